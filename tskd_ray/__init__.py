@@ -1,0 +1,1 @@
+"""TSKD on Ray: augment an offline-RL dataset with diffusion and stitching, distil it to a policy."""

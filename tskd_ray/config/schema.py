@@ -1,0 +1,246 @@
+"""The configuration tree. Every field is an option a user may set; unknown ones are errors.
+
+Frozen, and checked at birth: relations between fields raise here, not after an hour of work.
+`tskd_ray/presets/*.yaml` hold complete settings; `config/load.py` reads them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, strict, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class DataConfig(Section):
+    """Where the recorded trajectories come from."""
+
+    source: str = "builtin:hopper-medium-replay"
+    """`builtin:NAME`, a Minari id or folder, a D4RL `.hdf5` file or a Parquet folder."""
+    environment: str | None = None
+    """Gymnasium id; default: what the dataset says."""
+    environment_kwargs: dict[str, Any] = {}
+    reference_scores: tuple[float, float] | None = None
+    """(random, expert) returns for the normalized score; default: the table by environment."""
+
+
+class UNetConfig(Section):
+    """Temporal U-Net (Janner et al. 2022), as the public Decision Diffuser sizes it."""
+
+    base_width: Count = 128
+    multipliers: tuple[Count, ...] = (1, 4, 8)
+    embedding_width: Count = 128
+    kernel_size: Count = 5
+
+
+class FitConfig(Section):
+    """One optimisation."""
+
+    steps: Count = 1_000_000
+    batch_size: Count = 32
+    learning_rate: Positive = 2e-4
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
+
+
+class DiffusionConfig(Section):
+    """One diffusion model: DDR-I or DDR-II."""
+
+    horizon: Count = 101
+    """Rows of x, history included: C + (H - C) (D2)."""
+    unet: UNetConfig = UNetConfig()
+    diffusion_steps: Count = 200
+    fit: FitConfig = FitConfig()
+
+
+class SamplerConfig(Section):
+    """How a plan is denoised (D12) and guided (eq. 5)."""
+
+    name: Literal["ddpm", "ddim", "dpmpp_2m"] = "ddpm"
+    steps: Count = 200
+    guidance: float = 1.2
+    """w: 0 unconditional, 1 conditional, above 1 extrapolates."""
+    temperature: Annotated[float, Field(ge=0)] = 0.5
+    temperature_on: Literal["variance", "std"] = "variance"
+
+
+class TeacherConfig(Section):
+    """DDR-I, DDR-II and what serves them."""
+
+    parameterization: Literal["residual", "absolute"] = "residual"
+    context: Count = 1
+    """C: states of history that are clamped."""
+    normalizer: Literal["cdf", "minmax"] = "cdf"
+    """Of `absolute` states and of rewards (D6); `residual` states are whitened per offset."""
+    discount: Fraction = 0.99
+    return_scale: Positive | None = None
+    """Divides the return label; default: the largest label in the dataset (D5)."""
+    termination_penalty: Annotated[float, Field(le=0)] = 0.0
+    """Added to the label of episodes that terminate, never to the diffused reward (D4)."""
+    condition_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    trajectory: DiffusionConfig = DiffusionConfig()
+    """DDR-I."""
+    reward: DiffusionConfig = DiffusionConfig()
+    """DDR-II."""
+    reward_sampler: SamplerConfig = SamplerConfig()
+    inverse_dynamics: FitConfig = FitConfig(steps=100_000, batch_size=256)
+    transition: FitConfig = FitConfig(steps=100_000, batch_size=256)
+    """Action-conditioned ensemble of the `dynamics` rollout, and the termination classifier."""
+
+    @model_validator(mode="after")
+    def _history_fits(self) -> Self:
+        if self.context >= self.trajectory.horizon:
+            raise ValueError(
+                "teacher.trajectory.horizon must be larger than teacher.context, since the plan "
+                f"lies after the history. Got horizon {self.trajectory.horizon}, context "
+                f"{self.context}. Raise the horizon."
+            )
+        return self
+
+
+class GenerateConfig(Section):
+    """Algorithm 1: trajectories from DDR-I."""
+
+    trajectories: Annotated[int, Field(ge=0)] = 300
+    """n, new trajectories per stitching epoch; 0 leaves generation out."""
+    rollout: Literal["model", "dynamics", "environment"] = "dynamics"
+    """Where the next state comes from (D8)."""
+    sampler: SamplerConfig = SamplerConfig()
+    target_return: float = 1.0
+    """Condition y, in units of the return scale (D5)."""
+    replan_every: Count = 1
+    """m: environment steps taken from one plan (D11)."""
+    max_steps: Count | None = None
+    """Length limit; default: the environment's, else the longest recorded episode."""
+    box_margin: Annotated[float, Field(ge=0)] = 0.1
+    """How far, as a share of each dimension's range, a state may leave the data's box (D10)."""
+    max_disagreement: Positive | None = None
+    """Cut a `dynamics` rollout where the ensemble disagrees by more (sd of a true step)."""
+    shard_size: Count = 25
+    """Trajectories per unit of work; part of the result, as batch shape changes last bits."""
+
+
+class RadiusConfig(Section):
+    """ρ as the radius whose median neighbourhood has that many states (D19)."""
+
+    neighbours: Count
+
+
+class StitchConfig(Section):
+    """Algorithm 4."""
+
+    epochs: Annotated[int, Field(ge=0)] = 2
+    """K; 0 leaves stitching out (generated trajectories still join the data)."""
+    radius: Positive | RadiusConfig = 1.0
+    metric: Literal["raw", "standardized"] = "raw"
+    acceptance: Annotated[float, Field(ge=0)] = 0.1
+    """p̃."""
+    candidate: Literal["dynamics_first", "best_value_first"] = "dynamics_first"
+    improvement: Literal["absolute", "paper"] = "absolute"
+    on_cycle: Literal["stop", "cap"] = "stop"
+    search: Literal["auto", "cells", "faiss-flat"] = "auto"
+    members: Count = 7
+    best_members: Count = 3
+    dynamics: FitConfig = FitConfig(steps=100_000, batch_size=256, learning_rate=3e-4)
+    """State-only Gaussian ensemble (eq. 8)."""
+    value: FitConfig = FitConfig(steps=100_000, batch_size=256, learning_rate=3e-4)
+    """Twin value functions (eq. 10), fitted anew in each epoch."""
+
+    @model_validator(mode="after")
+    def _members_fit(self) -> Self:
+        if self.best_members > self.members:
+            raise ValueError(
+                "stitch.best_members cannot exceed stitch.members. Got "
+                f"{self.best_members} of {self.members}."
+            )
+        return self
+
+
+class SelectConfig(Section):
+    """Which trajectories of D_K the student learns from."""
+
+    slack: Annotated[float, Field(ge=0)] | Annotated[str, Field(pattern=r"^\d+(\.\d+)?%$")] = "20%"
+    """δ: keep returns of at least max − δ; a number, or a share of the return range (D20)."""
+    scope: Literal["global", "per_origin"] = "global"
+    """One threshold, or one for each of recorded, generated and stitched."""
+    minimum_episodes: Count = 5
+
+
+class DistillConfig(Section):
+    """The student: behaviour cloning by a 2 x 256 MLP."""
+
+    seeds: Count = 5
+    hidden: tuple[Count, ...] = (256, 256)
+    fit: FitConfig = FitConfig(steps=50_000, batch_size=256, learning_rate=1e-3, ema_decay=0.0)
+
+
+class EvaluateConfig(Section):
+    """Rollouts of the students in the environment; never seen by training or selection."""
+
+    episodes: Annotated[int, Field(ge=0)] = 10
+    """Per student seed; 0 leaves evaluation out."""
+    checkpoints: Count = 5
+    """Evenly spaced in training, the last one final; the best one is labelled as such."""
+    teacher_episodes: Annotated[int, Field(ge=0)] = 0
+    """Episodes of the teacher itself acting as a planner; costly."""
+
+
+class ComputeConfig(Section):
+    """Where the work runs. Nothing here changes results but `device` and `threads`."""
+
+    mode: Literal["ray", "local"] = "ray"
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Generation and stitching workers; 0: as many as the cluster has room for."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    gpus_per_worker: Annotated[float, Field(gt=0, le=1)] = 1.0
+    threads: Count = 1
+    """Torch threads per worker; also the CPUs that a worker holds."""
+    max_attempts: Count = 5
+    """Attempts per shard when workers die."""
+    ready_timeout: Positive = 300.0
+    """Seconds that a new worker may take to load the teacher."""
+
+
+class Config(Section):
+    """A whole run."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = "run"
+    seed: Annotated[int, Field(ge=0)] = 0
+    storage: str = "tskd_storage"
+    """Root folder or URI of artifacts and runs."""
+    data: DataConfig = DataConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    generate: GenerateConfig = GenerateConfig()
+    stitch: StitchConfig = StitchConfig()
+    select: SelectConfig = SelectConfig()
+    distill: DistillConfig = DistillConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    compute: ComputeConfig = ComputeConfig()
+
+    @model_validator(mode="after")
+    def _samplers_fit(self) -> Self:
+        pairs = (
+            ("generate.sampler", self.generate.sampler, self.teacher.trajectory),
+            ("teacher.reward_sampler", self.teacher.reward_sampler, self.teacher.reward),
+        )
+        for name, sampler, model in pairs:
+            if sampler.steps > model.diffusion_steps:
+                raise ValueError(
+                    f"{name}.steps cannot exceed the model's diffusion steps. Got {sampler.steps} "
+                    f"of {model.diffusion_steps}. Lower the sampler's steps."
+                )
+        plan = self.teacher.trajectory.horizon - self.teacher.context
+        if self.generate.replan_every > plan:
+            raise ValueError(
+                "generate.replan_every cannot exceed the planned steps, horizon − context. Got "
+                f"{self.generate.replan_every} of {plan}. Replan more often."
+            )
+        return self

@@ -1,0 +1,1 @@
+"""Recorded, generated and stitched experience: in memory, on disk, in other formats."""

@@ -1,0 +1,1 @@
+"""Diffusion over trajectories: schedules, samplers, DDR-I and DDR-II, rollouts."""

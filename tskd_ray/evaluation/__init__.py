@@ -1,0 +1,1 @@
+"""Scores in the environment and fidelity of augmented data."""

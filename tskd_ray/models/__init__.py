@@ -1,0 +1,1 @@
+"""Networks that learn from trajectories, each with fit, predict, save and load."""

@@ -1,0 +1,1 @@
+"""Stages in order, content-addressed artifacts, the record of a run."""

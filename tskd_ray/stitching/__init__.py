@@ -1,0 +1,1 @@
+"""One epoch of trajectory stitching (Algorithm 4), exact."""

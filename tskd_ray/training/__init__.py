@@ -1,0 +1,1 @@
+"""Training loops: one network, many students, and what they learn from."""
