@@ -48,6 +48,7 @@ class FitConfig(Section):
     steps: Count = 1_000_000
     batch_size: Count = 32
     learning_rate: Positive = 2e-4
+    schedule: Literal["constant", "cosine"] = "constant"
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
 
 
