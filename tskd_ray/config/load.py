@@ -1,0 +1,348 @@
+"""From YAML and `section.key=value` to a `Config`, or to one line that says what is wrong.
+
+A configuration is made of layers, each laid over the one before: the schema's defaults, the
+preset that `preset:` names, the file, the overrides. Every value remembers which file and line,
+or which override, it came from, so that an error can point there.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from tskd_ray.config.schema import Config
+from tskd_ray.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+PRESETS = Path(__file__).parent.parent / "presets"
+KeyPath = tuple[str, ...]
+Places = dict[KeyPath, str]
+"""Where each value was written: `file.yaml:12`, or the override itself."""
+
+_OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)*=")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML has it, but `1e6` and `2e-4` are numbers and dates stay text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _exponent(loader: _Loader, node: yaml.ScalarNode) -> int | float:
+    value = float(loader.construct_scalar(node))
+    return int(value) if value.is_integer() else value
+
+
+_Loader.add_implicit_resolver(
+    "!exponent", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+_Loader.add_constructor("!exponent", _exponent)
+
+
+def load_config(source: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """The configuration of a run.
+
+    Args:
+        source: A YAML file, or the name of a preset; None: the quick start.
+        overrides: `section.key=value`, the value being YAML. They win over the file.
+
+    Raises:
+        ConfigError: If a file, a key or a value is wrong. One line with the dotted path, the
+            rule, what came, and where it was written.
+    """
+    file_tree, places = _read_source(source)
+    own_tree, own_places = _read_overrides(overrides)
+    preset = own_tree.pop("preset", file_tree.pop("preset", None))
+    tree: dict[str, Any] = {}
+    if preset is not None:
+        tree, preset_places = _read_yaml(_preset_path(preset, places | own_places))
+        places = preset_places | places
+    tree = _overlay(_overlay(tree, file_tree), own_tree)
+    return _validate(tree, places | own_places)
+
+
+def config_to_yaml(config: Config) -> str:
+    """All settings as YAML; `load_config` of it gives the same configuration."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def preset_names() -> list[str]:
+    """Names of the shipped presets."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def is_override(argument: str) -> bool:
+    """Whether a command-line argument reads `section.key=value`."""
+    return _OVERRIDE.match(argument) is not None
+
+
+# -- reading ---------------------------------------------------------------------------
+
+
+def _read_source(source: str | Path | None) -> tuple[dict[str, Any], Places]:
+    if source is None:
+        source = "quickstart"
+    if isinstance(source, str) and source in preset_names() and not Path(source).exists():
+        return {"preset": source}, {}
+    return _read_yaml(Path(source))
+
+
+def _read_yaml(path: Path) -> tuple[dict[str, Any], Places]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(
+            f"The configuration must be a YAML file or a preset ({', '.join(preset_names())}). "
+            f"Got {str(path)!r}, which does not exist. Check the path."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"The configuration must be a readable text file. Got {str(path)!r}: "
+            f"{_flat(error)}."
+        ) from None
+    return _parse(text, str(path))
+
+
+def _read_overrides(overrides: Sequence[str]) -> tuple[dict[str, Any], Places]:
+    tree: dict[str, Any] = {}
+    places: Places = {}
+    for override in overrides:
+        if not is_override(override):
+            raise ConfigError(
+                "An override must read section.key=value. "
+                f"Got {override!r}. Write for example stitch.epochs=3."
+            )
+        dotted, _, text = override.partition("=")
+        branch = _parse_value(text, override)
+        keys = tuple(dotted.split("."))
+        for key in reversed(keys):
+            branch = {key: branch}
+        tree = _overlay(tree, branch)
+        places[keys] = f"override {override!r}"
+    return tree, places
+
+
+def _parse(text: str, name: str) -> tuple[dict[str, Any], Places]:
+    try:
+        root = yaml.compose(text, Loader=_Loader)
+        if root is None:
+            return {}, {}
+        if not isinstance(root, yaml.MappingNode):
+            raise ConfigError(
+                f"A configuration must be a mapping of sections. Got a {root.id} in {name}. "
+                "Write for example 'stitch: {epochs: 2}'."
+            )
+        places = {path: f"{name}:{line}" for path, line in _key_lines(root, name)}
+        return yaml.load(text, Loader=_Loader), places
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"A configuration must be valid YAML. Got {name}{_yaml_problem(error)}. "
+            "Mend that line."
+        ) from None
+
+
+def _parse_value(text: str, override: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError:
+        raise ConfigError(
+            f"The value of an override must be YAML. Got {override!r}. "
+            "Check brackets and quotes."
+        ) from None
+
+
+def _yaml_problem(error: yaml.YAMLError) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f":{error.problem_mark.line + 1}: {_flat(error.problem)}"
+    return f": {_flat(error)}"
+
+
+def _key_lines(
+    node: yaml.Node, name: str, above: KeyPath = ()
+) -> Iterator[tuple[KeyPath, int]]:
+    """Each key's path and line; refuses duplicates, of which YAML would keep the last."""
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen: dict[str, int] = {}
+    for key_node, value_node in node.value:
+        key, line = str(key_node.value), key_node.start_mark.line + 1
+        path = (*above, key)
+        if key_node.tag != "tag:yaml.org,2002:str":
+            raise ConfigError(
+                f"Keys must be text. Got {key} in {name}:{line}. "
+                "Put it in quotes, or check the key."
+            )
+        if key in seen:
+            raise ConfigError(
+                f"A key may be given once. Got {'.'.join(path)} in {name}:{seen[key]} "
+                f"and again in line {line}. Remove one."
+            )
+        seen[key] = line
+        yield path, line
+        yield from _key_lines(value_node, name, path)
+
+
+def _preset_path(preset: object, places: Places) -> Path:
+    names = preset_names()
+    if preset not in names:
+        raise ConfigError(
+            f"preset must be one of {', '.join(names)}. "
+            f"Got {preset!r}{_place(('preset',), places)}.{_did_you_mean(str(preset), names)}"
+        )
+    return PRESETS / f"{preset}.yaml"
+
+
+def _overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` laid over `below`; mappings merge, everything else replaces."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            value = _overlay(old, value)
+        merged[key] = value
+    return merged
+
+
+# -- checking --------------------------------------------------------------------------
+
+
+def _validate(tree: dict[str, Any], places: Places) -> Config:
+    _check_finite(tree, places)
+    try:
+        # Through JSON, since strict validation of Python values refuses a list for a tuple.
+        return Config.model_validate_json(json.dumps(tree))
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+    # A misspelt key can make others fail, so it is told first.
+    problems = sorted(map(_problem, details), key=lambda problem: not problem.unknown)
+    first = problems[0]
+    alike = {problem.path for problem in problems if problem.unknown or not first.unknown}
+    others = len(alike - {first.path})
+    more = f" ({others} more in this configuration.)" if others else ""
+    if first.unknown:
+        raise ConfigError(_unknown_key(first, places) + more)
+    rules = [problem.rule for problem in problems if problem.path == first.path]
+    raise ConfigError(_bad_value(first, rules, places) + more)
+
+
+def _check_finite(value: object, places: Places, path: KeyPath = ()) -> None:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _check_finite(item, places, (*path, str(key)))
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(
+            f"{'.'.join(path)} must be a finite number. Got {value}{_place(path, places)}."
+        )
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """One complaint of Pydantic's, in the user's terms."""
+
+    path: KeyPath
+    rule: str
+    value: object
+    unknown: bool  # the key itself, not its value
+    section: type[BaseModel]  # where the last key of the path was looked up
+
+
+def _problem(details: ErrorDetails) -> _Problem:
+    """Pydantic's locations also name branches of unions and positions in tuples; drop those."""
+    parts = [part for part in details["loc"] if isinstance(part, str)]
+    unknown = details["type"] == "extra_forbidden"
+    section: type[BaseModel] = Config
+    path: list[str] = []
+    for part in parts:
+        if part in section.model_fields:
+            path.append(part)
+            below = _section_of(section.model_fields[part].annotation)
+            if below is None:
+                break
+            section = below
+    if unknown:
+        path.append(parts[-1])
+    return _Problem(tuple(path), details["msg"], details["input"], unknown, section)
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    """The section that a field holds, alone or as one branch of a union."""
+    for branch in (annotation, *get_args(annotation)):
+        if isinstance(branch, type) and issubclass(branch, BaseModel):
+            return branch
+    return None
+
+
+def _unknown_key(problem: _Problem, places: Places) -> str:
+    *above, key = problem.path
+    siblings = list(problem.section.model_fields)
+    near = get_close_matches(key, siblings, n=1)
+    if near:
+        suggestion = ".".join((*above, near[0]))
+    else:
+        # The right key in the wrong section is as common as a misspelling.
+        everywhere = {path[-1]: ".".join(path) for path in _all_paths(Config)}
+        elsewhere = get_close_matches(key, list(everywhere), n=1)
+        suggestion = everywhere[elsewhere[0]] if elsewhere else ""
+    hint = (
+        f"Did you mean {suggestion}?" if suggestion else f"Valid here: {', '.join(siblings)}."
+    )
+    return f"Unknown key {'.'.join(problem.path)}{_place(problem.path, places)}. {hint}"
+
+
+def _bad_value(problem: _Problem, rules: Sequence[str], places: Places) -> str:
+    if rules[0].startswith("Value error, "):  # a rule of ours, between fields
+        return rules[0].removeprefix("Value error, ")
+    # Pydantic writes "Input should be …", "String should match …", "Field required".
+    musts = [_flat(rule).rpartition("should ")[2] for rule in dict.fromkeys(rules)]
+    must = " or ".join(musts).replace("an object", "a mapping")
+    must = must.replace("Field required", "have all its items")
+    hint = " Put it in quotes." if must == "be a valid string" else ""
+    return (
+        f"{'.'.join(problem.path)} must {must}. "
+        f"Got {_show(problem.value)}{_place(problem.path, places)}.{hint}"
+    )
+
+
+def _all_paths(section: type[BaseModel], above: KeyPath = ()) -> Iterator[KeyPath]:
+    for name, field in section.model_fields.items():
+        yield (*above, name)
+        below = _section_of(field.annotation)
+        if below is not None:
+            yield from _all_paths(below, (*above, name))
+
+
+def _place(path: KeyPath, places: Places) -> str:
+    """` in file.yaml:12`, of the longest known part of the path; empty if none is."""
+    for length in range(len(path), 0, -1):
+        if path[:length] in places:
+            return f" in {places[path[:length]]}"
+    return ""
+
+
+def _did_you_mean(given: str, names: Sequence[str]) -> str:
+    near = get_close_matches(given, names, n=1)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+def _show(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _flat(message: object) -> str:
+    return " ".join(str(message).split()).rstrip(".")
