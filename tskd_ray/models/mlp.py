@@ -1,0 +1,120 @@
+"""Many small networks of one shape, trained and run as one batched network (DESIGN §7).
+
+M members · B batch · I input width · O output width
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tskd_ray.seeding import torch_rng
+from tskd_ray.types import Float32Array, FloatArray
+
+MemberKey = tuple[str | int, ...]
+
+ROWS_PER_CHUNK = 16_384
+
+
+class BatchedMLP(nn.Module):
+    """M independent ReLU networks as stacked weights: one matrix product per layer, not M.
+
+    A member's first weights depend on its own key alone, so it comes out as it would have if it
+    had been trained by itself (up to rounding).
+    """
+
+    def __init__(
+        self,
+        in_width: int,
+        out_width: int,
+        hidden: Sequence[int],
+        *,
+        seed: int,
+        keys: Sequence[MemberKey],
+    ) -> None:
+        """Draw uniform weights within 1/√fan_in, torch's default for a linear layer.
+
+        Args:
+            in_width: I.
+            out_width: O.
+            hidden: Widths between; empty for a linear map.
+            seed: The run's seed.
+            keys: One random stream per member; their number is M.
+        """
+        super().__init__()
+        self.widths = (in_width, *hidden, out_width)
+        streams = [torch_rng(seed, *key, "weights") for key in keys]
+        self.weights = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        for fan_in, fan_out in pairwise(self.widths):
+            bound = fan_in**-0.5
+            draws = [
+                (
+                    torch.empty(fan_in, fan_out).uniform_(-bound, bound, generator=stream),
+                    torch.empty(1, fan_out).uniform_(-bound, bound, generator=stream),
+                )
+                for stream in streams
+            ]
+            self.weights.append(nn.Parameter(torch.stack([weight for weight, _ in draws])))
+            self.biases.append(nn.Parameter(torch.stack([bias for _, bias in draws])))
+
+    @property
+    def n_members(self) -> int:
+        return len(self.weights[0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs (M, B, O) of inputs (M, B, I), or of (B, I), which every member sees."""
+        return batched_forward(list(self.weights), list(self.biases), x)
+
+    def tensors(self, prefix: str = "") -> dict[str, Tensor]:
+        """The weights by name, for a checkpoint."""
+        return {prefix + name: value.detach() for name, value in self.state_dict().items()}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], prefix: str = "") -> Self:
+        """Rebuild from `tensors()`; shapes tell the architecture."""
+        depth = sum(name.startswith(f"{prefix}weights.") for name in tensors)
+        weights = [tensors[f"{prefix}weights.{layer}"] for layer in range(depth)]
+        biases = [tensors[f"{prefix}biases.{layer}"] for layer in range(depth)]
+        return cls.from_layers(weights, biases)
+
+    @classmethod
+    def from_layers(cls, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Self:
+        """A network of copies of these weights (M, I, O) and biases (M, 1, O) per layer."""
+        self = cls.__new__(cls)
+        nn.Module.__init__(self)
+        self.widths = (weights[0].shape[1], *(weight.shape[2] for weight in weights))
+        self.weights = nn.ParameterList(nn.Parameter(w.detach().clone()) for w in weights)
+        self.biases = nn.ParameterList(nn.Parameter(b.detach().clone()) for b in biases)
+        return self
+
+    def members(self, indices: Sequence[int]) -> Self:
+        """A copy that holds only these members, in this order."""
+        rows = torch.as_tensor(indices, dtype=torch.long)
+        return type(self).from_layers(
+            [weight[rows] for weight in self.weights], [bias[rows] for bias in self.biases]
+        )
+
+
+def batched_forward(weights: Sequence[Tensor], biases: Sequence[Tensor], x: Tensor) -> Tensor:
+    """ReLU layers of stacked weights (M, I, O) and biases (M, 1, O) on x (M, B, I) or (B, I)."""
+    if x.ndim == 2:
+        x = x.expand(len(weights[0]), *x.shape)
+    for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        x = torch.baddbmm(bias, x, weight)
+        if layer < len(weights) - 1:
+            x = torch.relu(x)
+    return x
+
+
+@torch.no_grad()
+def predict(network: BatchedMLP, x: FloatArray) -> Float32Array:
+    """Outputs (M, N, O) of rows x (N, I), in pieces so that memory stays bounded."""
+    rows = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
+    pieces = [network(chunk) for chunk in rows.split(ROWS_PER_CHUNK)]
+    return torch.cat(pieces, dim=1).numpy()
