@@ -1,0 +1,294 @@
+"""Parquet shards: one row per episode, plain list columns that every reader understands.
+
+N steps · E episodes · S observation dim · A action dim
+
+Lossless: dtypes, provenance, flags and the environment survive. The environment travels as JSON
+in each shard's schema metadata, so that a shard alone is a dataset.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tskd_ray.data.limits import check_size
+from tskd_ray.data.trajectories import EnvironmentSpec, Trajectories
+from tskd_ray.errors import DataError, StorageError
+from tskd_ray.types import IntArray
+
+FORMAT = 1
+_KEY = b"tskd_ray"
+_FLAT = ("rewards", "origin", "source_episode", "source_step")  # (N,) columns
+_PER_EPISODE = ("episode_id", "episode_origin", "terminated", "truncated")
+_REQUIRED = ("observations", "actions", "rewards", "terminated", "truncated")
+
+
+def write_parquet(
+    trajectories: Trajectories,
+    folder: str | Path,
+    *,
+    shard_rows: int = 512,
+    compression_level: int = 3,
+) -> list[Path]:
+    """Write `part-00000.parquet` and so on; same trajectories, same bytes.
+
+    Args:
+        trajectories: What to write.
+        folder: Made if absent; must hold no Parquet file, which a reader would take along.
+        shard_rows: Episodes per file.
+        compression_level: zstd's.
+
+    Raises:
+        StorageError: If the folder holds Parquet files or cannot be written.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        present = sorted(folder.glob("*.parquet"))
+        if present:
+            raise StorageError(
+                f"Parquet shards need a folder of their own. {folder} holds {present[0].name}. "
+                "Choose another folder or empty this one."
+            )
+        paths: list[Path] = []
+        for number, first in enumerate(range(0, max(trajectories.n_episodes, 1), shard_rows)):
+            stop = min(first + shard_rows, trajectories.n_episodes)
+            table = to_table(trajectories.take(np.arange(first, stop)))
+            paths.append(folder / f"part-{number:05d}.parquet")
+            write_table(table, paths[-1], compression_level=compression_level)
+    except OSError as error:
+        raise StorageError(
+            f"The export needs a folder that can be written. {folder} cannot: {error.strerror}. "
+            "Choose another folder."
+        ) from error
+    return paths
+
+
+def write_table(table: pa.Table, path: Path, *, compression_level: int = 3) -> None:
+    """One Parquet file, floats split by byte: a quarter smaller than plain for states."""
+    floats = {
+        f"{name}{'.list.element' * depth}": "BYTE_STREAM_SPLIT"
+        for name, depth in (("observations", 2), ("actions", 2), ("rewards", 1))
+    }
+    pq.write_table(
+        table,
+        path,
+        compression="zstd",
+        compression_level=compression_level,
+        use_dictionary=[f"{name}.list.element" for name in ("origin", "source_episode")],
+        column_encoding=floats | {"source_step.list.element": "DELTA_BINARY_PACKED"},
+        write_statistics=False,
+    )
+
+
+def read_parquet(source: str | Path) -> Trajectories:
+    """Read a folder of shards in name order, or one shard.
+
+    Columns that only we write may be absent: steps then count as recorded, by position.
+
+    Raises:
+        DataError: If there is no Parquet file, a column is missing, has another type, nulls or
+            ragged rows, or shards disagree about the environment.
+    """
+    source = Path(source)
+    paths = sorted(source.glob("*.parquet")) if source.is_dir() else [source]
+    if not paths:
+        raise DataError(f"A Parquet dataset has *.parquet files. {source} has none. Name another.")
+    tables: list[pa.Table] = []
+    for path in paths:
+        try:
+            file = pq.ParquetFile(path)
+            groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+            declared = sum(group.total_byte_size for group in groups)
+            check_size(declared, path.stat().st_size, what=str(path))
+            tables.append(file.read())
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(
+                f"A Parquet dataset has readable files. {path} is not: "
+                f"{str(error).splitlines()[0]}. Write it again or name another."
+            ) from error
+    heads = [(table.schema.metadata or {}).get(_KEY) for table in tables]
+    for path, table, head in zip(paths, tables, heads, strict=True):
+        _check_columns(table, path)
+        if head != heads[0] or table.schema.names != tables[0].schema.names:
+            raise DataError(
+                f"All shards of a dataset have the same columns and environment. {path.name} "
+                f"and {paths[0].name} in {source} differ. Keep one dataset per folder."
+            )
+    try:
+        table = pa.concat_tables(tables)
+    except pa.ArrowException as error:
+        raise DataError(
+            f"All shards of a dataset have the same column types. Those of {source} differ: "
+            f"{str(error).splitlines()[0]}. Keep one dataset per folder."
+        ) from error
+    return from_table(table.replace_schema_metadata(tables[0].schema.metadata), path=str(source))
+
+
+def to_table(trajectories: Trajectories) -> pa.Table:
+    """One row per episode."""
+    steps = trajectories.offsets
+    columns: dict[str, pa.Array] = {
+        name: pa.array(getattr(trajectories, name)) for name in _PER_EPISODE
+    }
+    columns["observations"] = _nested(trajectories.observations, trajectories.state_offsets)
+    columns["actions"] = _nested(trajectories.actions, steps)
+    for name in _FLAT:
+        columns[name] = _lists(pa.array(getattr(trajectories, name)), steps)
+    environment = trajectories.environment
+    head = {
+        "format": FORMAT,
+        "observation_dim": trajectories.observation_dim,
+        "action_dim": trajectories.action_dim,
+        "environment": None if environment is None else dataclasses.asdict(environment),
+    }
+    return pa.table(columns).replace_schema_metadata({_KEY: json.dumps(head, sort_keys=True)})
+
+
+def from_table(table: pa.Table, *, path: str) -> Trajectories:
+    """The inverse of `to_table`; `path` is for messages."""
+    head = _head(table, path)
+    rewards, lengths = _flat(table, "rewards", path)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    n, e = len(rewards), len(lengths)
+    values: dict[str, Any] = {"rewards": rewards, "offsets": offsets}
+    for name, extra in (("observations", 1), ("actions", 0)):
+        values[name], rows = _matrix(table, name, path, head.get(f"{name[:-1]}_dim"))
+        _check_rows(name, rows, lengths, extra, path)
+    ids = _scalars(table, "episode_id", np.arange(e, dtype=np.int64), path)
+    per_step = {
+        "origin": np.zeros(n, dtype=np.int8),
+        "source_episode": np.repeat(ids, lengths),
+        "source_step": np.arange(n, dtype=np.int64) - np.repeat(offsets[:-1], lengths),
+    }
+    for name, default in per_step.items():
+        values[name] = default
+        if name in table.column_names:
+            values[name], rows = _flat(table, name, path)
+            values[name] = values[name].astype(default.dtype)
+            _check_rows(name, rows, lengths, 0, path)
+    environment = head.get("environment")
+    return Trajectories(
+        **values,
+        terminated=_scalars(table, "terminated", np.zeros(e, dtype=bool), path),
+        truncated=_scalars(table, "truncated", np.zeros(e, dtype=bool), path),
+        episode_id=ids,
+        episode_origin=_scalars(table, "episode_origin", np.zeros(e, dtype=np.int8), path),
+        environment=None if environment is None else environment_from_dict(environment),
+    )
+
+
+def environment_from_dict(values: dict[str, Any]) -> EnvironmentSpec:
+    """The inverse of `dataclasses.asdict`, after a trip through JSON."""
+    tuples = {name: tuple(values[name]) for name in ("action_low", "action_high")}
+    return EnvironmentSpec(**(values | tuples))
+
+
+def _head(table: pa.Table, path: str) -> dict[str, Any]:
+    text = (table.schema.metadata or {}).get(_KEY)
+    if text is None:
+        return {}
+    head: dict[str, Any] = json.loads(text)
+    if head.get("format") != FORMAT:
+        raise DataError(
+            f"This version reads Parquet datasets of format {FORMAT}. {path} has format "
+            f"{head.get('format')}. Export it again with this version."
+        )
+    return head
+
+
+def _check_columns(table: pa.Table, path: Path) -> None:
+    missing = [name for name in _REQUIRED if name not in table.column_names]
+    if missing:
+        raise DataError(
+            f"A Parquet dataset has the columns {', '.join(_REQUIRED)}. {path} lacks "
+            f"{', '.join(missing)}; it has {', '.join(table.column_names) or 'none'}. Rename or "
+            "add what is missing."
+        )
+
+
+def _check_rows(name: str, rows: IntArray, lengths: IntArray, extra: int, path: str) -> None:
+    bad = np.flatnonzero(rows != lengths + extra)
+    if len(bad):
+        raise DataError(
+            "An episode of L steps has L + 1 observations and L of everything else. Episode "
+            f"{bad[0]} of {path} has {lengths[bad[0]]} rewards and {rows[bad[0]]} {name}. Remove "
+            "it from the dataset."
+        )
+
+
+def _lists(values: pa.Array, offsets: IntArray) -> pa.Array:
+    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), values)
+
+
+def _nested(matrix: np.ndarray, offsets: IntArray) -> pa.Array:
+    """(rows, width) as a list of lists per episode."""
+    rows = np.arange(len(matrix) + 1, dtype=np.int64) * matrix.shape[1]
+    return _lists(_lists(pa.array(np.ascontiguousarray(matrix).reshape(-1)), rows), offsets)
+
+
+def _unlist(column: pa.Array, name: str, path: str) -> tuple[pa.Array, IntArray]:
+    """The values of a list column one level down, and the length of each list."""
+    kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    if not any(is_kind(column.type) for is_kind in kinds):
+        raise DataError(
+            f"{name} must hold lists of numbers. In {path} it holds {column.type}. Convert it."
+        )
+    if column.null_count:
+        raise DataError(f"{name} must not have nulls. {path} has {column.null_count}. Fill them.")
+    lengths = np.asarray(pc.list_value_length(column), dtype=np.int64)
+    return column.flatten(), lengths
+
+
+def _numbers(values: pa.Array, name: str, path: str) -> np.ndarray:
+    kind = values.type
+    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
+        raise DataError(f"{name} must hold numbers. In {path} it holds {kind}. Convert it.")
+    if values.null_count:
+        raise DataError(f"{name} must not have nulls. {path} has {values.null_count}. Fill them.")
+    return np.array(values.to_numpy(zero_copy_only=False))  # Arrow's own memory is read-only
+
+
+def _column(table: pa.Table, name: str) -> pa.Array:
+    return table.column(name).combine_chunks()
+
+
+def _scalars(table: pa.Table, name: str, default: np.ndarray, path: str) -> np.ndarray:
+    if name not in table.column_names:
+        return default
+    return _numbers(_column(table, name), name, path).astype(default.dtype)
+
+
+def _flat(table: pa.Table, name: str, path: str) -> tuple[np.ndarray, IntArray]:
+    values, lengths = _unlist(_column(table, name), name, path)
+    array = _numbers(values, name, path)
+    if name == "rewards" and array.dtype.kind != "f":
+        array = array.astype(np.float64)
+    return array, lengths
+
+
+def _matrix(
+    table: pa.Table, name: str, path: str, width: int | None
+) -> tuple[np.ndarray, IntArray]:
+    rows, lengths = _unlist(_column(table, name), name, path)
+    values, widths = _unlist(rows, name, path)
+    array = _numbers(values, name, path)
+    if array.dtype.kind != "f":
+        array = array.astype(np.float64)
+    if width is None:
+        width = int(widths[0]) if len(widths) else 0
+    if (widths != width).any():
+        bad = int(np.flatnonzero(widths != width)[0])
+        episode = int(np.searchsorted(np.cumsum(lengths), bad, side="right"))
+        raise DataError(
+            f"All {name} have the same width, {width} here. Episode {episode} of {path} has one "
+            f"of {widths[bad]}. Remove it from the dataset."
+        )
+    return array.reshape(len(widths), width), lengths

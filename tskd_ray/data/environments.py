@@ -1,0 +1,99 @@
+"""Environments that datasets came from, and what a random and an expert policy earn there."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from difflib import get_close_matches
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from tskd_ray.data.trajectories import EnvironmentSpec
+from tskd_ray.errors import DataError
+
+
+def environment_spec(
+    environment_id: str, kwargs: Mapping[str, Any] | None = None
+) -> EnvironmentSpec:
+    """Describe a Gymnasium environment by making it once (about a second for MuJoCo's).
+
+    Args:
+        environment_id: As `gymnasium.make` takes it; `module:Id` imports the module first.
+        kwargs: Keyword arguments of the environment, part of a dataset's identity: Walker2d-v5
+            has other physics than v2-v4 unless `xml_file="walker2d.xml"`.
+
+    Raises:
+        DataError: If there is no such environment (names the nearest), it cannot be made here,
+            or its actions are not a vector of real numbers.
+    """
+    import gymnasium
+
+    kwargs = dict(kwargs or {})
+    try:
+        with warnings.catch_warnings():
+            # That a newer version exists is no news: the dataset chose this one.
+            warnings.simplefilter("ignore")
+            environment = gymnasium.make(environment_id, **kwargs)
+            space, made = environment.action_space, environment.spec
+            environment.close()
+    except (
+        gymnasium.error.UnregisteredEnv,
+        gymnasium.error.DeprecatedEnv,
+        ModuleNotFoundError,
+    ) as error:
+        raise DataError(
+            f"The environment must be one that Gymnasium knows. Got {environment_id!r}. "
+            f"{_suggestion(environment_id, list(gymnasium.registry))}"
+        ) from error
+    except (gymnasium.error.Error, ImportError, TypeError, ValueError, OSError) as error:
+        arguments = f" with {kwargs}" if kwargs else ""
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataError(
+            f"The environment must be makeable here. {environment_id}{arguments} is not: "
+            f"{reason} Install what it needs or correct its keyword arguments."
+        ) from error
+    if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
+        raise DataError(
+            "Actions must be vectors of real numbers (a one-dimensional Box). "
+            f"{environment_id} has {space}. Choose a continuous-control environment."
+        )
+    return EnvironmentSpec(
+        id=environment_id,
+        kwargs=kwargs,
+        action_low=_floats(space.low),
+        action_high=_floats(space.high),
+        max_episode_steps=made.max_episode_steps if made is not None else None,
+    )
+
+
+def reference_scores(environment_id: str) -> tuple[float, float] | None:
+    """Returns of D4RL's (random, expert) policies, or None if the table lacks the environment.
+
+    Source: D4RL's published scores, by environment instead of by dataset; see the table's
+    `source`. Any version of an environment has the scores of its D4RL version.
+    """
+    scores = _table().get(environment_id.rsplit(":", maxsplit=1)[-1])
+    return None if scores is None else (float(scores[0]), float(scores[1]))
+
+
+@cache
+def _table() -> dict[str, tuple[float, float]]:
+    text = files("tskd_ray.data").joinpath("reference_scores.json").read_text(encoding="utf-8")
+    return json.loads(text)["scores"]
+
+
+def _suggestion(environment_id: str, known: list[str]) -> str:
+    name = environment_id.rsplit(":", maxsplit=1)[-1]
+    folded = {other.lower(): other for other in known}
+    nearest = [folded[match] for match in get_close_matches(name.lower(), folded, n=4, cutoff=0.5)]
+    if not nearest:
+        return "Install the package that registers it and write module:Id."
+    return f"Nearest: {', '.join(nearest)}."
+
+
+def _floats(values: Any) -> tuple[float, ...]:
+    return tuple(float(value) for value in np.asarray(values).ravel())
