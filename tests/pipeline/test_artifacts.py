@@ -1,0 +1,371 @@
+"""A store that survives kills: whole artifacts or none, found again, never silently wrong."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tskd_ray.errors import StageError, StorageError
+from tskd_ray.pipeline.artifacts import Artifact, ArtifactKey, ArtifactStore, artifact_key
+
+
+def key(seed: int = 0, **changes: object) -> ArtifactKey:
+    settings = {"code_version": "1", "config": {"a": 1}, "inputs": {"data": "d"}, **changes}
+    return artifact_key("teacher", seed=seed, **settings)  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=["local", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ArtifactStore]:
+    """The same behaviour on a folder and on an object store without renames or links."""
+    if request.param == "local":
+        yield ArtifactStore(tmp_path / "root")
+        return
+    import fsspec
+
+    root = f"memory://{tmp_path.name}"
+    yield ArtifactStore(root, cache=tmp_path / "cache")
+    fsspec.filesystem("memory").rm("/", recursive=True)
+
+
+def make(store: ArtifactStore, artifact: ArtifactKey, text: str = "weights") -> Artifact:
+    with store.attempt(artifact, ids=range(3)) as attempt:
+        (attempt.folder / "deep").mkdir()
+        (attempt.folder / "deep" / "part-0.bin").write_text(text)
+        (attempt.folder / "empty.bin").write_bytes(b"")
+        attempt.ids += [2, 0, 1]
+        attempt.info["seconds"] = 1.5
+    assert attempt.artifact is not None
+    return attempt.artifact
+
+
+def entries(store: ArtifactStore, path: str) -> list[str]:
+    return [entry.name for entry in store.storage.list(path)]
+
+
+# -- keys --------------------------------------------------------------------------------
+
+
+def test_key_ignores_the_order_of_settings_and_sees_every_change() -> None:
+    base = key(config={"a": 1, "b": [1.5, None]})
+    assert base == key(config={"b": (1.5, None), "a": 1})
+    others = [
+        key(seed=1, config={"a": 1, "b": [1.5, None]}),
+        key(config={"a": 1, "b": [1.5, 0]}),
+        key(config={"a": 1, "b": [1.5, None]}, code_version="2"),
+        key(config={"a": 1, "b": [1.5, None]}, inputs={"data": "e"}),
+        key(config={"a": 1, "b": [1.5, None]}, inputs={"other": "d"}),
+    ]
+    assert len({base.digest, *(other.digest for other in others)}) == 6
+
+
+def test_key_refuses_values_that_json_cannot_tell_apart() -> None:
+    with pytest.raises(ValueError, match="JSON compliant"):
+        key(config={"a": float("nan")})
+
+
+# -- the life of an artifact -----------------------------------------------------------------
+
+
+def test_found_and_fetched_after_the_commit_only(store: ArtifactStore) -> None:
+    assert store.find(key()) is None
+    made = make(store, key())
+    again = ArtifactStore(store.storage.root, cache=store.cache.parent)
+    found = again.find(key())
+    assert found == made
+    assert found is not None
+    assert found.info == {"seconds": 1.5}
+    assert found.manifest.ids == ((0, 3),)
+    folder = again.fetch(found, verify=True)
+    assert (folder / "deep" / "part-0.bin").read_text() == "weights"
+    assert (folder / "empty.bin").read_bytes() == b""
+    assert store.find(key(seed=1)) is None
+
+
+def test_an_error_in_the_middle_leaves_no_trace(store: ArtifactStore) -> None:
+    with pytest.raises(RuntimeError, match="boom"), store.attempt(key()) as attempt:
+        (attempt.folder / "part").write_text("half")
+        raise RuntimeError("boom")
+    assert store.find(key()) is None
+    assert not attempt.folder.exists()
+    assert store.leftovers() == []
+
+
+def test_a_kill_before_the_manifest_leaves_an_artifact_that_does_not_exist(
+    store: ArtifactStore,
+) -> None:
+    """All parts are there, the manifest is not: what `kill -9` leaves at the worst moment."""
+    store.storage.write(f"{key().folder}/attempt-{'0' * 32}/part", b"x" * 7)
+    assert store.find(key()) is None
+    made = make(store, key())
+    assert store.find(key()) == made
+    (leftover,) = store.leftovers()
+    assert leftover.bytes == 7
+    assert leftover.idle_seconds < 600 or store.storage.local is None
+    store.remove(leftover)
+    assert store.leftovers() == []
+    assert store.find(key()) == made
+
+
+def test_second_writer_discards_its_attempt(store: ArtifactStore) -> None:
+    with store.attempt(key()) as slow:
+        (slow.folder / "part").write_text("slow")
+        fast = make(store, key(), "fast")
+    assert slow.artifact == fast
+    assert (store.fetch(fast) / "deep" / "part-0.bin").read_text() == "fast"
+    assert entries(store, key().folder) == [fast.manifest.attempt, "manifest.json"]
+
+
+def test_second_writer_that_meets_the_first_at_the_manifest(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both saw no manifest; the exclusive creation decides."""
+    fast = make(store, key(), "fast")
+    real = store.find
+    answers = iter([None])
+    monkeypatch.setattr(store, "find", lambda k: next(answers, real(k)))
+    with store.attempt(key()) as slow:
+        (slow.folder / "part").write_text("slow")
+    assert slow.artifact == fast
+    assert entries(store, key().folder) == [fast.manifest.attempt, "manifest.json"]
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ([0, 1], "1 are missing (first: [2])"),
+        ([0, 1, 2, 2], "Id 2 occurs twice"),
+        ([0, 1, 2, 7], "1 were not asked for (first: [7])"),
+    ],
+)
+def test_commit_checks_that_ids_are_complete_and_unique(
+    store: ArtifactStore, written: list[int], message: str
+) -> None:
+    with pytest.raises(StageError) as caught, store.attempt(key(), ids=range(3)) as attempt:
+        (attempt.folder / "part").write_text("x")
+        attempt.ids += written
+    assert message in str(caught.value)
+    assert store.find(key()) is None
+
+
+def test_an_artifact_needs_a_part(store: ArtifactStore) -> None:
+    with pytest.raises(StageError, match="wrote none"), store.attempt(key()):
+        pass
+
+
+def test_links_are_refused(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "root")
+    with pytest.raises(StageError, match="link"), store.attempt(key()) as attempt:
+        (attempt.folder / "part").symlink_to("/etc/hostname")
+
+
+# -- damage ---------------------------------------------------------------------------------
+
+
+def path_of(store: ArtifactStore, artifact: Artifact) -> Path:
+    assert store.storage.local is not None
+    return store.storage.local / artifact.manifest.folder / "deep" / "part-0.bin"
+
+
+def test_damaged_parts_are_told_apart_and_named(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    made = make(store, key())
+    path = path_of(store, made)
+    path.write_text("w3ights")
+    assert store.find(key()) == made  # the cheap check looks at sizes
+    with pytest.raises(StorageError, match=r"part-0\.bin .* has other bytes"):
+        store.fetch(made)
+    path.write_text("short")
+    with pytest.raises(StorageError, match=r"part-0\.bin .* has 5 bytes"):
+        store.find(key())
+    path.unlink()
+    with pytest.raises(
+        StorageError, match=r"part-0\.bin .* is missing.*Delete artifacts/teacher"
+    ):
+        store.find(key())
+
+
+def test_damage_on_the_way_from_a_remote_store_leaves_no_cache(tmp_path: Path) -> None:
+    import fsspec
+
+    store = ArtifactStore(f"memory://{tmp_path.name}", cache=tmp_path)
+    made = make(store, key())
+    store.storage.write(f"{made.manifest.folder}/deep/part-0.bin", b"w3ights")
+    with pytest.raises(StorageError, match="has other bytes"):
+        store.fetch(made)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    fsspec.filesystem("memory").rm("/", recursive=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"attempt": "../../other"},
+        {"attempt": f"attempt-{'0' * 32}/../.."},
+        {"key": "0" * 64},
+        {"format": 2},
+        {"parts": [{"name": "../../secret", "bytes": 1, "sha256": "0" * 64}]},
+        {"parts": [{"name": "/etc/passwd", "bytes": 1, "sha256": "0" * 64}]},
+        {"parts": [{"name": "a", "bytes": -1, "sha256": "0" * 64}]},
+        {"parts": "many"},
+        {"surprise": 1},
+    ],
+)
+def test_hostile_manifests_are_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    store = ArtifactStore(tmp_path)
+    make(store, key())
+    path = tmp_path / key().folder / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(StorageError):
+        store.find(key())
+
+
+@given(st.binary(max_size=200))
+def test_any_manifest_bytes_give_our_error_only(data: bytes) -> None:
+    from tskd_ray.pipeline.manifest import Manifest
+
+    with pytest.raises(StorageError):
+        Manifest.from_bytes(data, key=key())
+
+
+@pytest.mark.parametrize(
+    "name", ["..", "a/../b", "/a", "a//b", "", ".hidden", "a\\b", "a\n", "~", "a/.", "x" * 300]
+)
+def test_names_cannot_leave_the_root(store: ArtifactStore, name: str) -> None:
+    for touch in (
+        store.run_folder,
+        store.storage.read,
+        store.storage.delete,
+        store.storage.list,
+    ):
+        with pytest.raises(StorageError, match="Names in the storage are plain"):
+            touch(name)
+
+
+def test_stage_names_cannot_leave_the_root() -> None:
+    with pytest.raises(StorageError, match="stage is named"):
+        artifact_key("../x", code_version="1", config={}, inputs={}, seed=0)
+
+
+# -- the root -------------------------------------------------------------------------------
+
+
+def test_unwritable_root_is_told_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    store = ArtifactStore(tmp_path / "file" / "root")
+    with pytest.raises(
+        StorageError, match=r"must be writable. Got .*file/root: .*storage=FOLDER"
+    ):
+        store.check_writable()
+    with pytest.raises(StorageError, match="must be writable"):
+        store.run_folder("a")
+
+
+def test_writable_root_is_left_empty(store: ArtifactStore) -> None:
+    store.check_writable()
+    assert store.storage.local is None or list(store.storage.local.iterdir()) == []
+
+
+@pytest.mark.parametrize("root", ["nowhere://bucket/x", "s3://user:secret@bucket/x"])
+def test_bad_uris_are_one_line_and_keep_secrets(root: str) -> None:
+    with pytest.raises(StorageError) as caught:
+        ArtifactStore(root)
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_relative_roots_mean_the_folder_of_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = ArtifactStore("here")
+    monkeypatch.chdir("/")
+    assert store.storage.local == tmp_path / "here"
+    assert ArtifactStore(f"file://{tmp_path}/here").storage.local == tmp_path / "here"
+
+
+def test_a_store_travels_to_workers(store: ArtifactStore) -> None:
+    copy = pickle.loads(pickle.dumps(store))
+    assert copy.storage.root == store.storage.root
+    assert copy.cache == store.cache
+
+
+def test_runs_are_published(store: ArtifactStore) -> None:
+    folder = store.run_folder("first")
+    (folder / "policy").mkdir()
+    (folder / "policy" / "config.json").write_text("{}")
+    where = store.publish_run("first")
+    assert where == f"{store.storage.root}/runs/first"
+    assert store.storage.read("runs/first/policy/config.json") == b"{}"
+
+
+# -- shards and scratch -----------------------------------------------------------------------
+
+
+def arrays(shard: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(shard)
+    return {
+        "observations": rng.normal(size=(4, 3)).astype(np.float32),
+        "offsets": np.arange(shard + 1),
+        "done": np.zeros(0, dtype=bool),
+        "view": np.arange(6, dtype=np.int8).reshape(2, 3).T,
+    }
+
+
+def test_shards_come_back_in_order_whatever_order_they_were_written_in(
+    store: ArtifactStore,
+) -> None:
+    shards = store.shards(key())
+    for shard in (2, 0, 11):
+        shards.write(shard, arrays(shard))
+    assert store.shards(key()).finished() == {0, 2, 11}
+    back = list(store.shards(key()).read_all([11, 0, 2]))
+    assert [shard for shard, _ in back] == [0, 2, 11]
+    for shard, found in back:
+        for name, array in arrays(shard).items():
+            np.testing.assert_array_equal(found[name], array)
+            assert found[name].dtype == array.dtype
+
+
+def test_same_arrays_same_bytes(tmp_path: Path) -> None:
+    files = []
+    for name in ("a", "b"):
+        shards = ArtifactStore(tmp_path / name).shards(key())
+        shards.write(1, dict(reversed(arrays(1).items())) if name == "b" else arrays(1))
+        files.append({p.name: p.read_bytes() for p in (tmp_path / name).rglob("*.safetensors")})
+    assert files[0] == files[1]
+
+
+def test_damaged_shards_are_done_again(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    shards = store.shards(key())
+    shards.write(0, arrays(0))
+    shards.write(1, arrays(1))
+    path = next(tmp_path.rglob("shard-00000001-*"))
+    path.write_bytes(path.read_bytes()[:-1])
+    (path.parent / "something.else").write_text("")
+    with pytest.raises(StageError, match="Shard 1"):
+        shards.read(1)
+    assert shards.finished() == {0}
+    assert not path.exists()
+
+
+def test_shards_hold_no_objects(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="dtype object"):
+        ArtifactStore(tmp_path).shards(key()).write(0, {"a": np.array([{}], dtype=object)})
+
+
+def test_the_commit_clears_shards_and_scratch(store: ArtifactStore) -> None:
+    store.shards(key()).write(0, arrays(0))
+    (store.scratch(key()) / "state").write_text("x")
+    assert {Path(leftover.path).name for leftover in store.leftovers()} >= {"shards"}
+    make(store, key())
+    assert store.shards(key()).finished() == set()
+    assert store.leftovers() == []
+    assert list(store.scratch(key()).iterdir()) == []

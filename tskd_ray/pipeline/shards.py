@@ -1,0 +1,122 @@
+"""Finished units of work of an unfinished stage, so that a kill costs at most one unit each.
+
+A shard is one safetensors file (no pickle, no time stamps, same arrays → same bytes) whose name
+holds its number and the start of its SHA-256: it appears whole or not at all, a damaged one is
+recognised without a second file, and two writers of the same bytes meet in the same name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from tskd_ray.errors import StageError
+from tskd_ray.pipeline.storage import Storage
+
+Arrays = Mapping[str, npt.NDArray[np.generic]]
+_NAME = re.compile(r"shard-(\d{8})-([0-9a-f]{16})\.safetensors")
+
+
+class ShardStore:
+    """Finished shards below one folder of the storage."""
+
+    def __init__(self, storage: Storage, folder: str) -> None:
+        self.storage = storage
+        self.folder = folder
+
+    def write(self, shard: int, arrays: Arrays) -> None:
+        """Keep a finished shard, atomically.
+
+        Args:
+            shard: Its number, 0 to 99,999,999.
+            arrays: Numbers and booleans of any shape, by name; no objects, no text.
+
+        Raises:
+            StorageError: If the storage fails; the shard is then not finished.
+        """
+        data = encode_arrays(arrays)
+        digest = hashlib.sha256(data).hexdigest()[:16]
+        self.storage.write(f"{self.folder}/shard-{shard:08d}-{digest}.safetensors", data)
+
+    def finished(self) -> set[int]:
+        """Numbers of the shards that are there and whole; damaged ones are removed."""
+        return set(self._whole())
+
+    def read(self, shard: int) -> dict[str, npt.NDArray[np.generic]]:
+        """The arrays of a finished shard.
+
+        Raises:
+            StageError: If it is not there, or damaged.
+        """
+        for name in self._names().get(shard, []):
+            data = self._intact(name)
+            if data is not None:
+                return decode_arrays(data)
+        raise StageError(
+            f"Shard {shard} of {self.folder} is not finished. Run the command again."
+        )
+
+    def read_all(
+        self, shards: Sequence[int]
+    ) -> Iterator[tuple[int, dict[str, npt.NDArray[np.generic]]]]:
+        """The given shards in ascending order, whatever order they were finished in."""
+        for shard in sorted(shards):
+            yield shard, self.read(shard)
+
+    def clear(self) -> None:
+        """Remove all; the stage is finished."""
+        self.storage.delete(self.folder)
+
+    def _names(self) -> dict[int, list[str]]:
+        names: dict[int, list[str]] = {}
+        for entry in self.storage.list(self.folder):
+            match = _NAME.fullmatch(entry.name)
+            if match:
+                names.setdefault(int(match[1]), []).append(entry.name)
+        return names
+
+    def _whole(self) -> Iterator[int]:
+        for shard, names in self._names().items():
+            whole = False
+            for name in names:
+                if self._intact(name) is None:
+                    self.storage.delete(f"{self.folder}/{name}")
+                else:
+                    whole = True
+            if whole:
+                yield shard
+
+    def _intact(self, name: str) -> bytes | None:
+        data = self.storage.read(f"{self.folder}/{name}")
+        match = _NAME.fullmatch(name)
+        if data is None or match is None:
+            return None
+        return data if hashlib.sha256(data).hexdigest().startswith(match[2]) else None
+
+
+def encode_arrays(arrays: Arrays) -> bytes:
+    """Arrays as safetensors bytes, a function of names, dtypes and values alone.
+
+    Raises:
+        StageError: For a dtype that is neither a number nor a boolean.
+    """
+    from safetensors.numpy import save
+
+    for name, array in arrays.items():
+        if array.dtype.kind not in "biuf":
+            raise StageError(
+                f"A shard holds numbers and booleans. Array {name!r} has dtype {array.dtype}."
+            )
+    # the file holds raw memory, so a transposed view would be read back scrambled
+    return save({name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)})
+
+
+def decode_arrays(data: bytes) -> dict[str, npt.NDArray[np.generic]]:
+    """The inverse of `encode_arrays`."""
+    from safetensors.numpy import load
+
+    return load(data)

@@ -1,0 +1,273 @@
+"""One root folder or URI, and the few operations that hold on every file system.
+
+Nothing here renames across a store: object stores "move" by copy and delete (DESIGN §5). What
+is atomic everywhere is that a *single file* appears whole or not at all; artifacts are built
+on that alone. Paths are posix paths relative to the root, checked never to leave it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Generator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+from pyarrow import fs
+
+from tskd_ray.errors import StorageError
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]{0,199}")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_HASH_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A file or folder directly below a listed one."""
+
+    name: str
+    bytes: int  # 0 for a folder
+    is_folder: bool
+    modified: float  # seconds since the epoch; 0 where the store does not tell
+
+
+def safe_path(path: str) -> str:
+    """`path` itself, if every component is a plain name: it cannot leave the root.
+
+    Raises:
+        StorageError: For absolute paths, `..`, empty or hidden components, odd characters.
+    """
+    if not path or not all(NAME.fullmatch(part) for part in path.split("/")):
+        raise StorageError(
+            "Names in the storage are plain: letters, digits and ._=- in each component, no "
+            f"leading dot, no '..'. Got {path[:200]!r}. Rename it."
+        )
+    return path
+
+
+class Storage:
+    """The root and what may be done below it. Cheap to make, and to pickle to a worker."""
+
+    def __init__(self, root: str) -> None:
+        """Name a root without touching it.
+
+        Args:
+            root: A folder, or a URI that pyarrow.fs or fsspec knows: `file://`, `s3://`, `gs://`
+                and so on. Credentials come from the environment, never from the URI.
+
+        Raises:
+            StorageError: If nothing knows the scheme, or the URI holds a password.
+        """
+        if _SCHEME.match(root):
+            if urlsplit(root).password is not None:
+                raise StorageError(
+                    "A storage URI must not hold a password, since it is written into reports. "
+                    f"Got one for host {urlsplit(root).hostname!r}. Use environment variables."
+                )
+            self.root = root.rstrip("/")
+        else:
+            # absolute, since workers and later commands run in other folders
+            self.root = str(Path(root).expanduser().absolute())
+        self._opened  # noqa: B018 - an unknown scheme fails here, where the user wrote it
+
+    def __reduce__(self) -> tuple[type[Storage], tuple[str]]:
+        return Storage, (self.root,)
+
+    @cached_property
+    def _opened(self) -> tuple[Any, str]:
+        if not _SCHEME.match(self.root):
+            return fs.LocalFileSystem(), self.root
+        try:
+            filesystem, base = fs.FileSystem.from_uri(self.root)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            filesystem, base = _fsspec(self.root)
+        return filesystem, base.rstrip("/")
+
+    @property
+    def local(self) -> Path | None:
+        """The root as a folder of this machine, or None if it is elsewhere."""
+        filesystem, base = self._opened
+        return Path(base) if isinstance(filesystem, fs.LocalFileSystem) else None
+
+    def check_writable(self) -> None:
+        """Write and delete a probe file.
+
+        Raises:
+            StorageError: If the root cannot be written, before any work was done.
+        """
+        probe = f"probe-{uuid.uuid4().hex}"
+        try:
+            self.write(probe, b"probe")
+            self.delete(probe)
+        except StorageError as error:
+            raise StorageError(
+                f"The storage must be writable. Got {self.root}: {_reason(error.__cause__)}. "
+                "Choose another with storage=FOLDER, or free it."
+            ) from error.__cause__
+
+    # -- files -------------------------------------------------------------------------
+
+    def read(self, path: str) -> bytes | None:
+        """The bytes of one file, or None if it does not exist."""
+        filesystem, full = self._at(path)
+        with self._translated("read", path):
+            try:
+                with filesystem.open_input_stream(full) as stream:
+                    return stream.read()
+            except FileNotFoundError:
+                return None
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write one file so that it appears whole or not at all."""
+        filesystem, full = self._at(path)
+        with self._translated("write", path):
+            if self.local is not None:
+                temporary = _beside(Path(full))
+                try:
+                    _write_synced(temporary, data)
+                    temporary.replace(full)
+                finally:
+                    temporary.unlink(missing_ok=True)
+                return
+            with filesystem.open_output_stream(full) as stream:
+                stream.write(data)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write one file unless it exists; True if the bytes there are now ours.
+
+        Exact on a local file system. On an object store two writers may both write; the last
+        one stays, and both are told by reading back.
+        """
+        if self.read(path) is not None:
+            return False
+        if self.local is None:
+            self.write(path, data)
+            return self.read(path) == data
+        full = self._at(path)[1]
+        with self._translated("write", path):
+            temporary = _beside(Path(full))
+            try:
+                _write_synced(temporary, data)
+                os.link(temporary, full)  # fails if the name exists, unlike a rename
+            except FileExistsError:
+                return False
+            finally:
+                temporary.unlink(missing_ok=True)
+        return True
+
+    def upload(self, source: Path, path: str) -> None:
+        """Copy a local file to `path`."""
+        filesystem, full = self._at(path)
+        with self._translated("write", path):
+            if self.local is not None:
+                Path(full).parent.mkdir(parents=True, exist_ok=True)
+            fs.copy_files(str(source), full, fs.LocalFileSystem(), filesystem)
+
+    def download(self, path: str, target: Path) -> None:
+        """Copy `path` to a local file."""
+        filesystem, full = self._at(path)
+        with self._translated("read", path):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            fs.copy_files(full, str(target), filesystem, fs.LocalFileSystem())
+
+    def size(self, path: str) -> int | None:
+        """Bytes of one file, or None if it is not there."""
+        filesystem, full = self._at(path)
+        with self._translated("read", path):
+            info = filesystem.get_file_info(full)
+        return int(info.size) if info.type == fs.FileType.File else None
+
+    def list(self, path: str) -> list[Entry]:
+        """What is directly below a folder, by name; nothing if it does not exist."""
+        filesystem, full = self._at(path)
+        with self._translated("read", path):
+            selector = fs.FileSelector(full, allow_not_found=True, recursive=False)
+            found = filesystem.get_file_info(selector)
+        entries = [
+            Entry(
+                name=info.base_name,
+                bytes=int(info.size or 0),
+                is_folder=info.type == fs.FileType.Directory,
+                modified=info.mtime.timestamp() if info.mtime is not None else 0.0,
+            )
+            for info in found
+            if NAME.fullmatch(info.base_name)  # half-written files start with a dot
+        ]
+        return sorted(entries, key=lambda entry: entry.name)
+
+    def delete(self, path: str) -> None:
+        """Remove a file or a folder with all below it; nothing happens if it is not there."""
+        filesystem, full = self._at(path)
+        with self._translated("delete", path):
+            if self.local is not None:
+                if Path(full).is_dir() and not Path(full).is_symlink():
+                    shutil.rmtree(full)
+                else:
+                    Path(full).unlink(missing_ok=True)
+                return
+            kind = filesystem.get_file_info(full).type
+            if kind == fs.FileType.Directory:
+                filesystem.delete_dir(full)
+            elif kind == fs.FileType.File:
+                filesystem.delete_file(full)
+
+    # -- inside ------------------------------------------------------------------------
+
+    def _at(self, path: str) -> tuple[Any, str]:
+        filesystem, base = self._opened
+        return filesystem, f"{base}/{safe_path(path)}"
+
+    @contextlib.contextmanager
+    def _translated(self, verb: str, path: str) -> Generator[None]:
+        try:
+            yield
+        except (OSError, pa.ArrowException) as error:
+            raise StorageError(
+                f"Cannot {verb} {path} in the storage {self.root}: {_reason(error)}. "
+                "Check the folder's rights and free space, then run the same command again."
+            ) from error
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a local file, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fsspec(root: str) -> tuple[Any, str]:
+    import fsspec
+
+    try:
+        filesystem, base = fsspec.url_to_fs(root)
+    except (ValueError, ImportError) as error:
+        raise StorageError(
+            "The storage must be a folder or a URI that pyarrow or fsspec can open, such as "
+            f"s3://bucket/folder. Got {root!r}: {_reason(error)}. Correct the scheme."
+        ) from error
+    return fs.PyFileSystem(fs.FSSpecHandler(filesystem)), str(base)
+
+
+def _beside(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())  # a manifest that survives a power cut must not be empty
+
+
+def _reason(error: BaseException | None) -> str:
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(text).split())
