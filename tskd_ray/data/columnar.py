@@ -181,14 +181,8 @@ def from_table(table: pa.Table, *, path: str) -> Trajectories:
         truncated=_scalars(table, "truncated", np.zeros(e, dtype=bool), path),
         episode_id=ids,
         episode_origin=_scalars(table, "episode_origin", np.zeros(e, dtype=np.int8), path),
-        environment=None if environment is None else environment_from_dict(environment),
+        environment=None if environment is None else EnvironmentSpec.from_dict(environment),
     )
-
-
-def environment_from_dict(values: dict[str, Any]) -> EnvironmentSpec:
-    """The inverse of `dataclasses.asdict`, after a trip through JSON."""
-    tuples = {name: tuple(values[name]) for name in ("action_low", "action_high")}
-    return EnvironmentSpec(**(values | tuples))
 
 
 def _head(table: pa.Table, path: str) -> dict[str, Any]:

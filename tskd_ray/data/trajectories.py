@@ -39,6 +39,12 @@ class EnvironmentSpec:
     action_high: tuple[float, ...] = ()
     max_episode_steps: int | None = None
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of `dataclasses.asdict`, also after a trip through JSON."""
+        bounds = {name: tuple(values[name]) for name in ("action_low", "action_high")}
+        return cls(**{**values, **bounds})
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trajectories:
