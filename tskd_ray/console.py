@@ -59,7 +59,7 @@ class Console:
             seconds = self.clock() - start
             self._tell(
                 "stage",
-                f"{name}: {_duration(seconds)}",
+                f"{name}: {duration(seconds)}",
                 state="done",
                 seconds=round(seconds, 3),
             )
@@ -69,7 +69,7 @@ class Console:
                 self._bars.close()
 
     def progress(self, name: str) -> Progress:
-        """A `Progress` to hand to one piece of work; its bar goes away when the work is done."""
+        """A `Progress` to hand to one piece of work; its bar goes when the work is done."""
         if self.mode == "quiet":
             return silent
         if self._bars is None:
@@ -147,7 +147,7 @@ class _Lines:
         if rate > 0:
             parts.append(f"{_rate(rate)}")
         if left is not None and not finished:
-            parts.append(f"{_duration(left)} left")
+            parts.append(f"{duration(left)} left")
         parts += [f"{key} {value:.4g}" for key, value in metrics.items()]
         self.console._tell(
             "progress", " · ".join(parts), name=self.name, done=done, total=total,
@@ -209,7 +209,8 @@ def _rate(per_second: float) -> str:
     return f"{per_second:,.1f}/s" if per_second >= 1 else f"{1 / per_second:,.1f} s each"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """In the unit a person would use."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

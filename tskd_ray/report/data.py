@@ -1,0 +1,216 @@
+"""What a run's folder tells about the run: three JSON files, and all that the report reads.
+
+    run.json      `RunRecord`: what was asked, with what, where the time went
+    metrics.json  `Metrics`: scores, counts, vital signs; the numbers worth comparing
+    plots.json    `PlotData`: the arrays behind the report's pictures
+
+Each file is the JSON of one dataclass below and can be read without this package. Not-a-number
+is written as the string "NaN", so that the files stay valid JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+
+from tskd_ray.errors import StorageError
+
+Group = Literal["recorded", "generated", "stitched", "selected"]
+_strings_for_nan = with_config(ConfigDict(ser_json_inf_nan="strings"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageCost:
+    """What one stage took in this run."""
+
+    name: str
+    wall_seconds: float
+    cpu_seconds: float  # of all its processes
+    cached: bool = False  # found finished; the seconds are those of the run that computed it
+    key: str = ""  # of its artifact
+
+
+@_strings_for_nan
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """run.json: what ran."""
+
+    name: str
+    created: str  # ISO 8601, UTC
+    source: str  # `data.source`
+    environment: str | None  # Gymnasium id
+    rollout: Literal["model", "dynamics", "environment", "none"]
+    seed: int
+    config: Mapping[str, Any]  # all settings, as JSON
+    versions: Mapping[str, str]  # of python, tskd_ray and what it stands on
+    stages: tuple[StageCost, ...] = ()
+    compute: str = ""  # e.g. "local, 2 CPUs" or "Ray, 3 workers"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Mean over student seeds, each over the same evaluation episodes."""
+
+    mean_return: float
+    return_error: float | None = None  # standard error of the mean over seeds
+    normalized: float | None = None  # 100 (R - random) / (expert - random)
+    normalized_error: float | None = None  # its standard error
+    per_seed: tuple[float, ...] = ()  # normalized where known, else returns
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreRow:
+    """One row of the results table."""
+
+    name: str  # "TSKD student"
+    final: Score  # of the last checkpoint: the claim
+    best: Score | None = None  # of the best checkpoint: optimistic, labelled as such
+    seeds: int = 0  # 0: not a policy but the dataset itself
+    episodes: int | None = None  # that it was trained on
+    detail: str = ""  # "96 recorded, 31 stitched episodes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochCounts:
+    """What one stitching epoch did (D18, D19, D21)."""
+
+    epoch: int
+    transitions: int
+    radius: float
+    neighbours: Mapping[str, float]  # quantile such as "50%" → states within the radius
+    hops_accepted: int
+    refused: Mapping[str, int]  # test that said no, such as "value" → transitions
+    hops_used: int  # distinct accepted hops that a walk took
+    trajectories: int
+    replaced: int
+    replaced_by_cycle_or_clock: int = 0  # a cyclic walk, or another trajectory's time limit
+    ends: Mapping[str, int] = field(default_factory=dict[str, int])  # how walks ended
+
+
+@dataclass(frozen=True, kw_only=True)
+class VitalSign:
+    """One measured symptom and the threshold beyond which it warns (D23)."""
+
+    name: str
+    value: float | None  # None: could not be measured in this run
+    threshold: str = ""  # in words: "below 0.3"
+    warns: bool = False
+    meaning: str = ""  # what it says, and what to do when it warns
+
+
+@_strings_for_nan
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """metrics.json: what came out."""
+
+    scores: tuple[ScoreRow, ...] = ()
+    epochs: tuple[EpochCounts, ...] = ()
+    vital_signs: tuple[VitalSign, ...] = ()
+    survivors: Mapping[str, int] = field(default_factory=dict[str, int])  # origin → selected
+    warnings: tuple[str, ...] = ()
+    extra: Mapping[str, float] = field(default_factory=dict[str, float])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One line of a panel."""
+
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    error: tuple[float, ...] = ()  # half width of a band around y; empty: no band
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """Curves that share their axes."""
+
+    title: str
+    x_label: str = "gradient step"
+    y_label: str = "loss"
+    log_y: bool = False
+    curves: tuple[Curve, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Projection:
+    """States on the first two principal axes of the recorded ones, and hops between them."""
+
+    points: tuple[tuple[float, float], ...] = ()
+    origins: tuple[int, ...] = ()  # `Origin` of each point
+    hops: tuple[tuple[float, float, float, float], ...] = ()  # from x, y to x, y
+    explained: tuple[float, float] = (0.0, 0.0)  # share of the variance of each axis
+
+
+@_strings_for_nan
+@dataclass(frozen=True, kw_only=True)
+class PlotData:
+    """plots.json: what to draw."""
+
+    returns: Mapping[Group, tuple[float, ...]] = field(default_factory=dict[Group, Any])
+    panels: tuple[Panel, ...] = ()
+    projection: Projection | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportData:
+    """All three files."""
+
+    run: RunRecord
+    metrics: Metrics = field(default_factory=Metrics)
+    plots: PlotData = field(default_factory=PlotData)
+
+
+_FILES: dict[str, tuple[str, type[Any]]] = {
+    "run": ("run.json", RunRecord),
+    "metrics": ("metrics.json", Metrics),
+    "plots": ("plots.json", PlotData),
+}
+
+
+def save_report_data(data: ReportData, folder: Path) -> None:
+    """Write run.json, metrics.json and plots.json into `folder`."""
+    for name, (file, kind) in _FILES.items():
+        indent = None if name == "plots" else 2
+        text = _adapter(kind).dump_json(getattr(data, name), indent=indent)
+        (folder / file).write_bytes(text + b"\n")
+
+
+def load_report_data(folder: Path) -> ReportData:
+    """Read the three files of a run's folder; without metrics or plots, those stay empty.
+
+    Raises:
+        StorageError: If `folder` holds no run, or a file in it does not read as one.
+    """
+    found: dict[str, Any] = {}
+    for name, (file, kind) in _FILES.items():
+        path = folder / file
+        if path.is_file():
+            found[name] = _read(path, kind)
+    if "run" not in found:
+        raise StorageError(
+            f"A run's folder holds run.json. Got {str(folder)!r}, which does not. "
+            "Give the folder that `tskd run` named."
+        )
+    return ReportData(**found)
+
+
+def _read(path: Path, kind: type[Any]) -> Any:
+    try:
+        return _adapter(kind).validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        first = str(error).splitlines()[:3]
+        raise StorageError(
+            f"{path.name} must be what `tskd run` wrote. Got {str(path)!r}: {' '.join(first)}. "
+            "Run the same command again to write it anew."
+        ) from None
+
+
+@cache
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
