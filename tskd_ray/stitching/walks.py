@@ -1,0 +1,102 @@
+"""Follow the decided hops from the start of every episode (D21).
+
+E episodes · N steps · S states
+
+Successors form a functional graph: a walk ends in a final state or goes round for ever.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from tskd_ray.data.trajectories import Trajectories
+from tskd_ray.types import BoolArray, Int8Array, IntArray
+
+OnCycle = Literal["stop", "cap"]
+
+END_NAMES = ("terminated", "truncated", "cycle", "cap")
+"""How a walk ended: in a final state with its episode's flag, in a cycle, or at its cap."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Walks:
+    """One walk per episode of D'; not their steps, which `steps_of` traces on demand."""
+
+    length: IntArray  # (E,) steps
+    n_hops: IntArray  # (E,) how many of them are hops
+    last_state: IntArray  # (E,) state number where it ended
+    end: Int8Array  # (E,) place in `END_NAMES`
+    cyclic: BoolArray  # (E,) it came back to a state it had left
+    used: BoolArray  # (N,) hops that some walk used
+    first_step: IntArray  # (E,)
+    successor: IntArray  # (N,) state number after each step
+    step_of_state: IntArray  # (S,) step that leaves the state; -1 for final ones
+
+    def steps_of(self, episodes: IntArray) -> IntArray:
+        """Step numbers of the walks of `episodes`, one after the other."""
+        from tskd_ray.stitching import kernels
+
+        length = self.length[episodes]
+        path = np.empty(int(length.sum()), dtype=np.int64)
+        kernels.trace(
+            self.first_step[episodes], length, self.successor, self.step_of_state, path
+        )
+        return path
+
+
+def follow_hops(
+    trajectories: Trajectories,
+    destination: IntArray,
+    *,
+    on_cycle: OnCycle = "stop",
+    max_length: int = 1000,
+) -> Walks:
+    """Walk from the first state of every episode, hopping wherever a hop was decided.
+
+    Args:
+        trajectories: D'.
+        destination: (N,) state number to hop to at each step, or -1 to go on as recorded.
+        on_cycle: "stop" ends a walk when its next state has been left before; "cap" goes on.
+        max_length: Steps after which a walk is cut, but never below its episode's own length.
+    """
+    from tskd_ray.stitching import kernels
+
+    n, e = trajectories.n_steps, trajectories.n_episodes
+    source = trajectories.step_state
+    hop = destination >= 0
+    successor = np.where(hop, destination, source + 1)
+    step_of_state = np.full(trajectories.n_states, -1, dtype=np.int64)
+    step_of_state[source] = np.arange(n)
+    terminal = np.zeros(trajectories.n_states, dtype=np.bool_)
+    terminal[trajectories.final_states] = trajectories.terminated
+    walks = Walks(
+        length=np.zeros(e, dtype=np.int64),
+        n_hops=np.zeros(e, dtype=np.int64),
+        last_state=np.zeros(e, dtype=np.int64),
+        end=np.zeros(e, dtype=np.int8),
+        cyclic=np.zeros(e, dtype=np.bool_),
+        used=np.zeros(n, dtype=np.bool_),
+        first_step=np.array(trajectories.offsets[:-1], dtype=np.int64),
+        successor=successor,
+        step_of_state=step_of_state,
+    )
+    kernels.follow(
+        walks.first_step,
+        np.maximum(max_length, trajectories.lengths),
+        source,
+        successor,
+        hop,
+        step_of_state,
+        terminal,
+        on_cycle == "stop",
+        walks.length,
+        walks.n_hops,
+        walks.last_state,
+        walks.end,
+        walks.cyclic,
+        walks.used,
+    )
+    return walks
