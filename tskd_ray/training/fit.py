@@ -33,7 +33,8 @@ def fit(
     """Train `module` in place and leave the averaged weights in it.
 
     Args:
-        module: Its parameters are trained.
+        module: Its parameters are trained. Its buffers belong to the training state: a loss may
+            keep in them what must survive a kill, such as a target network.
         loss: Must not depend on anything but the step and the parameters, so that a resumed
             training ends with the same bytes as an undisturbed one.
         settings: Steps, rate, schedule and averaging.
@@ -50,9 +51,10 @@ def fit(
     optimizer = torch.optim.Adam(
         parameters, lr=settings.learning_rate, fused=device.type in ("cpu", "cuda")
     )
+    buffers = list(module.buffers())
     first, curve = 0, list[tuple[int, float]]()
     if resume is not None and (resume / "state.safetensors").exists():
-        first, curve = _restore(resume, parameters, average, optimizer)
+        first, curve = _restore(resume, parameters, average, buffers, optimizer)
     every = max(1, settings.steps // 100)
     total = torch.zeros((), device=device)
     since = 0
@@ -75,7 +77,7 @@ def fit(
             since = 0
             # Only here is no half-summed curve entry pending, so a resume is exact.
             if resume is not None and time.monotonic() - saved > SAVE_EVERY_SECONDS:
-                _save(resume, done, curve, parameters, average, optimizer)
+                _save(resume, done, curve, parameters, average, buffers, optimizer)
                 saved = time.monotonic()
         if done % REPORT_EVERY_STEPS == 0 or done == settings.steps:
             progress(done, settings.steps, loss=curve[-1][1] if curve else math.nan)
@@ -97,6 +99,7 @@ def _save(
     curve: list[tuple[int, float]],
     parameters: list[nn.Parameter],
     average: list[Tensor],
+    buffers: list[Tensor],
     optimizer: torch.optim.Adam,
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
@@ -107,6 +110,8 @@ def _save(
         tensors[f"average.{number}"] = average[number]
         tensors[f"mean.{number}"] = state["exp_avg"]
         tensors[f"square.{number}"] = state["exp_avg_sq"]
+    for number, buffer in enumerate(buffers):
+        tensors[f"buffer.{number}"] = buffer.contiguous()
     # One file holds everything, so that no kill can leave a mixed state behind.
     header = {"step": str(step), "curve": json.dumps(curve)}
     temporary = folder / ".state.safetensors"
@@ -118,6 +123,7 @@ def _restore(
     folder: Path,
     parameters: list[nn.Parameter],
     average: list[Tensor],
+    buffers: list[Tensor],
     optimizer: torch.optim.Adam,
 ) -> tuple[int, list[tuple[int, float]]]:
     from safetensors import safe_open
@@ -128,6 +134,8 @@ def _restore(
     tensors = load_file(path)
     step = int(header["step"])
     with torch.no_grad():
+        for number, buffer in enumerate(buffers):
+            buffer.copy_(tensors[f"buffer.{number}"])
         for number, parameter in enumerate(parameters):
             parameter.copy_(tensors[f"parameter.{number}"])
             average[number].copy_(tensors[f"average.{number}"])
