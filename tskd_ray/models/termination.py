@@ -65,8 +65,10 @@ class Termination:
         """Minimise the cross-entropy on balanced batches, then choose the threshold.
 
         `metrics_` has the learning curve and, on held-out episodes at the threshold, `precision`,
-        `recall`, `false_positive_rate` (per step), and the counts behind them. With fewer than
-        two terminated episodes nothing is held out and the counts are those of training.
+        `recall`, `false_positive_rate` (per step), `early_false_positive_rate` and the counts
+        behind them. Early is more than `LATE_STEPS` before a termination: a step or two too soon
+        costs nothing, an early alarm costs a rollout. With fewer than two terminated episodes
+        nothing is held out and the counts are those of training.
         """
         from_NS = trajectories.observations[trajectories.step_state]
         difference_NS = trajectories.observations[trajectories.step_state + 1] - from_NS
@@ -97,9 +99,10 @@ class Termination:
         model = cls(network, state, step, 1.0, {"log_odds_shift": _log_odds_shift(ends, pools)})
         probability = model._probability(inputs[held_steps])
         threshold = _threshold(probability, ends[held_steps])
+        late = _late(trajectories, ends)
         metrics = {
             **model.metrics_,
-            **_confusion(probability >= threshold, ends[held_steps]),
+            **_confusion(probability >= threshold, ends[held_steps], late[held_steps]),
             "terminations": int(ends.sum()),
             "curve": curve,
         }
@@ -165,12 +168,17 @@ def _pools(
     trajectories: Trajectories, ends: BoolArray, train: BoolArray
 ) -> dict[str, tuple[IntArray, float]]:
     """Step numbers by kind with their shares of a batch: ends, steps just before, all others."""
-    last = trajectories.offsets[1:][trajectories.step_episode] - 1
-    left = last - np.arange(trajectories.n_steps)
-    late = trajectories.terminated[trajectories.step_episode] & (left <= LATE_STEPS) & ~ends
+    late = _late(trajectories, ends)
     kinds = {"end": (ends, 0.25), "late": (late, 0.25), "other": (~ends & ~late, 0.5)}
     pools = {name: (np.flatnonzero(rows & train), share) for name, (rows, share) in kinds.items()}
     return {name: (rows, share) for name, (rows, share) in pools.items() if len(rows)}
+
+
+def _late(trajectories: Trajectories, ends: BoolArray) -> BoolArray:
+    """Steps shortly before a termination, (N,)."""
+    last = trajectories.offsets[1:][trajectories.step_episode] - 1
+    left = last - np.arange(trajectories.n_steps)
+    return trajectories.terminated[trajectories.step_episode] & (left <= LATE_STEPS) & ~ends
 
 
 def _log_odds_shift(ends: BoolArray, pools: dict[str, tuple[IntArray, float]]) -> float:
@@ -192,13 +200,15 @@ def _threshold(probability: Float64Array, ends: BoolArray) -> float:
     return float((ordered[count - 1] + ordered[count]) / 2)
 
 
-def _confusion(predicted: BoolArray, ends: BoolArray) -> dict[str, float]:
+def _confusion(predicted: BoolArray, ends: BoolArray, late: BoolArray) -> dict[str, float]:
     true_positives = int((predicted & ends).sum())
     false_positives = int((predicted & ~ends).sum())
+    early = ~ends & ~late
     return {
         "precision": true_positives / max(1, int(predicted.sum())),
         "recall": true_positives / max(1, int(ends.sum())),
         "false_positive_rate": false_positives / max(1, int((~ends).sum())),
+        "early_false_positive_rate": int((predicted & early).sum()) / max(1, int(early.sum())),
         "held_out_terminations": int(ends.sum()),
         "held_out_steps": len(ends),
         "held_out_false_positives": false_positives,

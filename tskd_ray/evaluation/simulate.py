@@ -1,0 +1,120 @@
+"""Returns of policies in the environment, a policy's episodes side by side (§3).
+
+P policies · E episodes · S observation dim · A action dim
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+
+from tskd_ray.data.trajectories import EnvironmentSpec
+from tskd_ray.errors import DataError
+from tskd_ray.progress import Progress, silent
+from tskd_ray.seeding import seed_sequence
+from tskd_ray.types import Float64Array, FloatArray
+
+
+class Acts(Protocol):
+    """A policy; `models.policy.Policy` is one."""
+
+    def act(self, observations: FloatArray) -> FloatArray:
+        """Actions (E, A) for observations (E, S)."""
+        raise NotImplementedError
+
+
+def evaluate(
+    policies: Sequence[Acts],
+    environment: EnvironmentSpec,
+    episodes: int,
+    seed: int,
+    *,
+    progress: Progress = silent,
+) -> Float64Array:
+    """Undiscounted returns (P, E) of deterministic rollouts.
+
+    Episode e starts from the same reset for every policy. A row depends on its own policy alone,
+    to the last bit, so callers may split the policies over processes.
+
+    Args:
+        policies: P policies, such as all seeds and checkpoints of all students.
+        environment: Where they act.
+        episodes: E.
+        seed: With the episode number it gives the reset; take another one for a fresh test.
+        progress: Told after each policy.
+
+    Raises:
+        DataError: If the environment does not exist or does not fit the policies.
+    """
+    returns = np.zeros((len(policies), episodes))
+    if returns.size == 0:
+        return returns
+    simulators = [make_environment(environment) for _ in range(episodes)]
+    try:
+        for number, policy in enumerate(policies):
+            returns[number] = _rollout(policy, simulators, seed)
+            progress(number + 1, len(policies))
+    finally:
+        for simulator in simulators:
+            simulator.close()
+    return returns
+
+
+def normalized_score(returns: FloatArray, reference: tuple[float, float]) -> Float64Array:
+    """D4RL's 100 · (R − R_random) / (R_expert − R_random), elementwise.
+
+    Args:
+        returns: Any shape.
+        reference: (random, expert) returns of the environment.
+    """
+    low, high = reference
+    return 100.0 * (np.asarray(returns, dtype=np.float64) - low) / (high - low)
+
+
+def reset_seed(seed: int, episode: int) -> int:
+    """The environment seed of evaluation episode `episode`."""
+    return int(seed_sequence(seed, "evaluate", episode).generate_state(1)[0])
+
+
+def make_environment(environment: EnvironmentSpec) -> gym.Env[Any, Any]:
+    """Make the Gymnasium environment.
+
+    Raises:
+        DataError: If Gymnasium does not know it or refuses its keyword arguments.
+    """
+    try:
+        # The passive checker looks at every step and doubles the cost of a cheap one.
+        return gym.make(environment.id, disable_env_checker=True, **environment.kwargs)
+    except (gym.error.Error, TypeError, ImportError) as error:
+        raise DataError(
+            f"The environment must be one that Gymnasium can make. {environment.id!r} with "
+            f"{dict(environment.kwargs)} fails: {error}. Correct data.environment."
+        ) from error
+
+
+def _rollout(policy: Acts, simulators: Sequence[gym.Env[Any, Any]], seed: int) -> Float64Array:
+    """Returns (E,) of one policy from resets 0 … E − 1."""
+    resets = [simulator.reset(seed=reset_seed(seed, e)) for e, simulator in enumerate(simulators)]
+    observations = np.stack([np.asarray(observation) for observation, _ in resets])
+    returns = np.zeros(len(simulators))
+    live = list(range(len(simulators)))
+    while live:
+        # Finished episodes stay in the batch: its shape must not change, since the last bits of
+        # a matrix product depend on it and walking amplifies them.
+        try:
+            actions = policy.act(observations)
+        except ValueError as error:
+            raise DataError(
+                "A policy must take the environment's observations. It fails on "
+                f"{observations.shape[1]} dimensions: {error}. Evaluate it where its data came from."
+            ) from error
+        for e in tuple(live):
+            observation, reward, terminated, truncated, _ = simulators[e].step(actions[e])
+            observations[e] = observation
+            returns[e] += float(reward)
+            if terminated or truncated:
+                live.remove(e)
+    return returns
