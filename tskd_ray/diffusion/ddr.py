@@ -283,26 +283,24 @@ class RewardDiffuser(_Diffuser):
             condition=condition,
         )
 
-    def reward(
-        self, states: FloatArray, next_states: FloatArray, *, seed: int, keys: IntArray
-    ) -> Float32Array:
+    def reward(self, states: FloatArray, next_states: FloatArray, *, seed: int) -> Float32Array:
         """Reward of each step (s, s'), (N,).
+
+        A pair's noise is named by the run seed and by the pair itself, so its reward is the same
+        in any order and in any epoch.
 
         Args:
             states: (N, S).
             next_states: (N, S).
             seed: Run seed.
-            keys: (N, k) integers that name each pair: its noise depends on them alone.
         """
         rewards = np.empty(len(states), dtype=np.float32)
         for start in range(0, len(states), REWARD_BATCH):
             part = slice(start, start + REWARD_BATCH)
-            rewards[part] = self._reward(states[part], next_states[part], seed, keys[part])
+            rewards[part] = self._reward(states[part], next_states[part], seed)
         return rewards
 
-    def _reward(
-        self, states: FloatArray, next_states: FloatArray, seed: int, keys: IntArray
-    ) -> Float32Array:
+    def _reward(self, states: FloatArray, next_states: FloatArray, seed: int) -> Float32Array:
         batch, width = states.shape
         horizon = self.settings.horizon
         window = np.repeat(next_states[:, None], horizon + 1, axis=1)
@@ -316,7 +314,10 @@ class RewardDiffuser(_Diffuser):
             clamped=clamped,
             context=self.codec.context(states),
             condition=np.ones(batch, dtype=np.float32),
-            rngs=[numpy_rng(seed, self.kind, *map(int, key)) for key in keys],
+            rngs=[
+                numpy_rng(seed, self.kind, pair.tobytes().hex())
+                for pair in np.concatenate([states, next_states], axis=1)
+            ],
             sampler=self.config.reward_sampler,
         )
         return self.codec.decode_rewards(rows[:, 0, -1])

@@ -1,0 +1,173 @@
+"""The stages of a run as a graph: what each reads, and so its key. Building it executes nothing.
+
+    data ─┬─ ddr1 · ddr2 · inverse-dynamics · transition · termination · dynamics
+          ├─ students-recorded · students-filtered ──────────────────────┐
+          └─ generate-k ── value-k ── stitch-k ── … ── select ── students-tskd ── scores
+
+Every key follows from the configuration and the data's content alone, so a sweep can be planned,
+and what its trials share be counted, before anything runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from tskd_ray.config.schema import Config
+from tskd_ray.pipeline.manifest import ArtifactKey, artifact_key
+
+Role = Literal["teacher", "generate", "stitch", "distill", "evaluate"]
+ROLES: tuple[Role, ...] = ("teacher", "generate", "stitch", "distill", "evaluate")
+
+VERSIONS = {
+    "data": "1",
+    "ddr1": "1",
+    "ddr2": "1",
+    "inverse-dynamics": "1",
+    "transition": "1",
+    "termination": "1",
+    "dynamics": "1",
+    "generate": "1",
+    "value": "1",
+    "stitch": "1",
+    "select": "1",
+    "students": "1",
+    "scores": "1",
+}
+"""Of each stage's code: raise one when its results change, and stale artifacts are left behind."""
+
+TEACHER = ("ddr1", "inverse-dynamics", "transition", "termination")
+"""What generation needs."""
+
+BASELINES = ("recorded", "filtered")
+"""Students of the recorded data alone: all of it, and what `select` keeps of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """One stage of one run."""
+
+    name: str  # "generate-2"
+    stage: str  # "generate"
+    role: Role
+    config: Mapping[str, Any]  # the slice that its result depends on
+    inputs: tuple[str, ...]  # names of the nodes it reads
+    key: ArtifactKey
+
+
+def build_graph(config: Config, data_key: ArtifactKey) -> dict[str, Node]:
+    """All nodes of a run by name, each after those it reads."""
+    graph = _Graph(config, data_key)
+    teacher = config.teacher
+    common = ("parameterization", "context", "normalizer", "discount", "return_scale")
+    shared = {name: getattr(teacher, name) for name in (*common, "termination_penalty")}
+    shared["condition_dropout"] = teacher.condition_dropout
+    fit = {"inverse-dynamics": teacher.inverse_dynamics, "transition": teacher.transition}
+
+    if config.generate.trajectories:
+        graph.add("ddr1", "teacher", {**shared, "model": teacher.trajectory})
+        graph.add("transition", "teacher", fit["transition"])
+        graph.add("termination", "teacher", fit["transition"])
+    if config.generate.trajectories or config.stitch.epochs:
+        graph.add("inverse-dynamics", "teacher", fit["inverse-dynamics"])
+    if config.stitch.epochs:
+        ddr2 = {**shared, "model": teacher.reward, "sampler": teacher.reward_sampler}
+        graph.add("ddr2", "teacher", {**ddr2})
+        graph.add("dynamics", "teacher", _fields(config.stitch, "members", "best_members", "dynamics"))
+
+    for name in BASELINES:
+        settings: dict[str, Any] = {"distill": config.distill, "evaluate": _checkpoints(config)}
+        if name == "filtered":
+            settings["select"] = config.select
+        graph.add(f"students-{name}", "distill", settings, stage="students")
+
+    previous = "data"
+    for k in range(1, max(config.stitch.epochs, 1) + 1):
+        new = _generate(graph, config, k)
+        if config.stitch.epochs:
+            joined = (previous, *new)
+            graph.add(f"value-{k}", "stitch", {"fit": config.stitch.value, "epoch": k}, joined, "value")
+            settings = config.stitch.model_dump(
+                exclude={"epochs", "members", "best_members", "dynamics", "value"}
+            )
+            inputs = (*joined, f"value-{k}", "dynamics", "inverse-dynamics", "ddr2")
+            graph.add(f"stitch-{k}", "stitch", {**settings, "epoch": k}, inputs, "stitch")
+            previous = f"stitch-{k}"
+    last = (previous,) if config.stitch.epochs else ("data", *_generated_names(config, 1))
+    graph.add("select", "distill", config.select, last)
+    graph.add(
+        "students-tskd",
+        "distill",
+        {"distill": config.distill, "evaluate": _checkpoints(config)},
+        ("select",),
+        "students",
+    )
+    if config.evaluate.episodes:
+        for name in (*BASELINES, "tskd"):
+            episodes = {"episodes": config.evaluate.episodes}
+            inputs = (f"students-{name}", "data")
+            graph.add(f"scores-{name}", "evaluate", episodes, inputs, "scores")
+    return graph.nodes
+
+
+def _generate(graph: _Graph, config: Config, k: int) -> tuple[str, ...]:
+    names = _generated_names(config, k)
+    for name in names:
+        settings = {**config.generate.model_dump(), "epoch": k}
+        graph.add(name, "generate", settings, ("data", *TEACHER), "generate")
+    return names
+
+
+def _generated_names(config: Config, k: int) -> tuple[str, ...]:
+    return (f"generate-{k}",) if config.generate.trajectories else ()
+
+
+def _checkpoints(config: Config) -> dict[str, int]:
+    return {"checkpoints": config.evaluate.checkpoints}
+
+
+def _fields(section: BaseModel, *names: str) -> dict[str, Any]:
+    return {name: getattr(section, name) for name in names}
+
+
+class _Graph:
+    def __init__(self, config: Config, data_key: ArtifactKey) -> None:
+        self.seed = config.seed
+        # Arithmetic differs in its last bits between devices and thread counts.
+        self.arithmetic = {"device": config.compute.device, "threads": config.compute.threads}
+        self.nodes = {
+            "data": Node(name="data", stage="data", role="teacher", config={}, inputs=(), key=data_key)
+        }
+
+    def add(
+        self,
+        name: str,
+        role: Role,
+        settings: BaseModel | Mapping[str, Any],
+        inputs: tuple[str, ...] = ("data",),
+        stage: str | None = None,
+    ) -> None:
+        stage = stage or name
+        plain = {**_plain(settings), **self.arithmetic}
+        key = artifact_key(
+            stage,
+            code_version=VERSIONS[stage],
+            config=plain,
+            inputs={node: self.nodes[node].key for node in inputs},
+            seed=self.seed,
+        )
+        self.nodes[name] = Node(
+            name=name, stage=stage, role=role, config=plain, inputs=inputs, key=key
+        )
+
+
+def _plain(value: Any) -> Any:
+    """Sections as JSON values."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    return value

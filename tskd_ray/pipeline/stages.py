@@ -1,0 +1,213 @@
+"""What each stage does, as functions of folders: the same in a Ray task and in this process.
+
+A stage reads its inputs' folders, writes its parts into `out` and may keep training state in
+`scratch`, which outlives a kill. Generation and the hop search are spread over workers and live
+in `spread.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tskd_ray.config.schema import Config
+from tskd_ray.data.arrays import load_arrays, save_arrays
+from tskd_ray.data.trajectories import Trajectories
+from tskd_ray.progress import Progress, silent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """One stage of one run, ready to be done."""
+
+    name: str  # of the node: "students-tskd"
+    config: Config
+    inputs: Mapping[str, Path]  # folder of each input, by node name
+    out: Path
+    scratch: Path
+    progress: Progress = silent
+    info: dict[str, Any] = field(default_factory=dict[str, Any])  # figures for the manifest
+
+    def joined(self) -> Trajectories:
+        """D' = D ∪ new: the trajectory inputs, recorded or stitched first (D15)."""
+        names = [n for n in self.inputs if n.split("-")[0] in ("data", "stitch", "generate", "select")]
+        return Trajectories.concatenate([load_arrays(self.inputs[name]) for name in names])
+
+    def write_json(self, name: str, document: Any) -> None:
+        """A JSON part."""
+        text = json.dumps(document, indent=1, sort_keys=True)
+        (self.out / f"{name}.json").write_text(text + "\n")
+
+
+def train_ddr1(work: Work) -> None:
+    """DDR-I."""
+    from tskd_ray.diffusion.ddr import TrajectoryDiffuser
+
+    recorded = work.joined()
+    diffuser = TrajectoryDiffuser(work.config.teacher, recorded.observation_dim)
+    _train_diffuser(work, diffuser, recorded)
+
+
+def train_ddr2(work: Work) -> None:
+    """DDR-II."""
+    from tskd_ray.diffusion.ddr import RewardDiffuser
+
+    recorded = work.joined()
+    diffuser = RewardDiffuser(work.config.teacher, recorded.observation_dim)
+    _train_diffuser(work, diffuser, recorded)
+
+
+def _train_diffuser(work: Work, diffuser: Any, recorded: Trajectories) -> None:
+    curve = diffuser.fit(
+        recorded,
+        work.config.seed,
+        device=work.config.compute.device,
+        resume=work.scratch,
+        progress=work.progress,
+    )
+    diffuser.save(work.out)
+    work.write_json("curve", curve)
+
+
+def _train_small(work: Work, model: Any, **options: Any) -> None:
+    fitted = model.fit(
+        work.joined(),
+        seed=work.config.seed,
+        resume=work.scratch,
+        progress=work.progress,
+        **options,
+    )
+    curve = fitted.metrics_.pop("curve", [])
+    fitted.save(work.out)
+    work.write_json("curve", curve)
+    work.write_json("metrics", fitted.metrics_)
+
+
+def train_inverse_dynamics(work: Work) -> None:
+    """Inverse dynamics (eq. 7)."""
+    from tskd_ray.models.inverse_dynamics import InverseDynamics
+
+    _train_small(work, InverseDynamics, settings=work.config.teacher.inverse_dynamics)
+
+
+def train_transition(work: Work) -> None:
+    """Action-conditioned dynamics of offline rollouts (D8)."""
+    from tskd_ray.models.transition import Transition
+
+    _train_small(work, Transition, settings=work.config.teacher.transition)
+
+
+def train_termination(work: Work) -> None:
+    """Termination classifier (D10)."""
+    from tskd_ray.models.termination import Termination
+
+    _train_small(work, Termination, settings=work.config.teacher.transition)
+
+
+def train_dynamics(work: Work) -> None:
+    """State-only Gaussian ensemble of the stitching criterion (eq. 8)."""
+    from tskd_ray.models.forward_dynamics import ForwardDynamics
+
+    stitch = work.config.stitch
+    _train_small(
+        work,
+        ForwardDynamics,
+        settings=stitch.dynamics,
+        members=stitch.members,
+        best=stitch.best_members,
+    )
+
+
+def fit_value(work: Work) -> None:
+    """V on D' (eq. 10), anew in each epoch."""
+    from tskd_ray.models.value import TwinValue
+
+    _train_small(work, TwinValue, settings=work.config.stitch.value)
+
+
+def select_trajectories(work: Work) -> None:
+    """D_BC: what of D_K the student learns from."""
+    from tskd_ray.training.select import select
+
+    trajectories = work.joined()
+    selection = select(trajectories, work.config.select)
+    save_arrays(trajectories.take(selection.indices), work.out)
+    work.write_json("selection", selection.to_json())
+
+
+def train_students(work: Work) -> None:
+    """The students of one dataset: recorded, the recorded that selection keeps, or D_BC."""
+    from tskd_ray.training.distill import distill
+    from tskd_ray.training.select import select
+
+    rows = work.name.removeprefix("students-")
+    trajectories = work.joined()
+    if rows == "filtered":
+        trajectories = trajectories.take(select(trajectories, work.config.select).indices)
+    # One name for all rows of the table: the same first weights and batch numbers.
+    students = distill(
+        {"student": trajectories},
+        work.config.distill,
+        work.config.seed,
+        checkpoints=work.config.evaluate.checkpoints,
+        resume=work.scratch,
+        progress=work.progress,
+    )["student"]
+    for step, policies in zip(students.steps, students.policies, strict=True):
+        for number, policy in enumerate(policies):
+            policy.save(work.out / f"step-{step}" / f"seed-{number}")
+    work.write_json(
+        "students",
+        {
+            "steps": students.steps,
+            "seeds": work.config.distill.seeds,
+            "episodes": trajectories.n_episodes,
+            "transitions": trajectories.n_steps,
+        },
+    )
+
+
+def score_students(work: Work) -> None:
+    """Returns of every checkpoint and seed in the environment."""
+    from tskd_ray.evaluation.simulate import evaluate
+    from tskd_ray.models.policy import Policy
+
+    (folder,) = (path for name, path in work.inputs.items() if name.startswith("students-"))
+    about = json.loads((folder / "students.json").read_text())
+    policies = [
+        Policy.load(folder / f"step-{step}" / f"seed-{number}")
+        for step in about["steps"]
+        for number in range(about["seeds"])
+    ]
+    environment = load_arrays(work.inputs["data"]).environment
+    assert environment is not None, "checked when the run was planned"
+    returns = evaluate(
+        policies,
+        environment,
+        work.config.evaluate.episodes,
+        work.config.seed,
+        progress=work.progress,
+    )
+    shape = (len(about["steps"]), about["seeds"], work.config.evaluate.episodes)
+    np.save(work.out / "returns.npy", returns.reshape(shape))
+    work.write_json("about", about)
+
+
+TASKS: dict[str, Callable[[Work], None]] = {
+    "ddr1": train_ddr1,
+    "ddr2": train_ddr2,
+    "inverse-dynamics": train_inverse_dynamics,
+    "transition": train_transition,
+    "termination": train_termination,
+    "dynamics": train_dynamics,
+    "value": fit_value,
+    "select": select_trajectories,
+    "students": train_students,
+    "scores": score_students,
+}
+"""Stages that are one task each, by stage name."""
