@@ -1,4 +1,4 @@
-"""TSKD on Ray: augment an offline-RL dataset with diffusion and stitching, distil it to a policy.
+"""TSKD on Ray: an offline-RL dataset augmented by diffusion and stitching, then distilled.
 
 Importing this package is cheap: neither ray, torch nor faiss is loaded before it is used.
 """

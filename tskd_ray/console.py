@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Literal
@@ -108,6 +108,17 @@ class Console:
         width = None if self.out.isatty() else 200
         RichConsole(file=self.out, width=width, highlight=False).print(table)
 
+    def data(self, title: str, values: Mapping[str, object]) -> None:
+        """Named values, nested or not; told in every mode, on standard output."""
+        if self.mode == "json":
+            self._tell("data", title, values=values)
+            return
+        rows = [(name, _text(value)) for name, value in _flat(values)]
+        width = max(len(name) for name, _ in rows)
+        # Not a table of Rich's, which would fold a long path.
+        lines = [f"{name:<{width}}  {value}" for name, value in rows]
+        print(title, *lines, sep="\n  ", file=self.out, flush=True)
+
     # -- inside ------------------------------------------------------------------------
 
     def _tell(self, kind: str, text: str, **fields: object) -> None:
@@ -197,6 +208,23 @@ class _Bars:
         self.bars.stop()
         for task in self.bars.task_ids:
             self.bars.remove_task(task)
+
+
+def _flat(values: Mapping[str, object], above: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in values.items():
+        name = f"{above}{key}".replace("_", " ")
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{name} · ")
+        else:
+            yield name, value
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, list | tuple):
+            return ", ".join(map(_text, value))
+        return "–" if value is None else str(value)
+    return _cell(value)
 
 
 def _cell(value: str | int | float) -> str:

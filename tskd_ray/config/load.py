@@ -97,7 +97,7 @@ def is_override(argument: str) -> bool:
 def _read_source(source: str | Path | None) -> tuple[dict[str, Any], Places]:
     if source is None:
         source = "quickstart"
-    if isinstance(source, str) and source in preset_names() and not Path(source).exists():
+    if isinstance(source, str) and source in preset_names() and not Path(source).is_file():
         return {"preset": source}, {}
     return _read_yaml(Path(source))
 

@@ -1,8 +1,8 @@
 """The report's pictures: each a function from data to one SVG that takes the page's colours.
 
-Drawn by Matplotlib without its global state. Text stays text in the page's own font; axes and
-text are `currentColor`, so that a picture is readable on a light and on a dark page. Sized for a
-phone's width: on a desktop the pictures stand side by side.
+Drawn by Matplotlib without its global state. Text stays text in the page's own font; colours
+are the page's, so that a picture is readable on a light and on a dark page. Sized for a phone's
+width: on a desktop the pictures stand side by side.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, NullFormatter
 
 from tskd_ray.console import duration
 from tskd_ray.report.data import (
@@ -29,6 +29,7 @@ from tskd_ray.report.data import (
     ScoreRow,
     StageCost,
 )
+from tskd_ray.types import Float64Array
 
 # Paul Tol's palettes: told apart by colour-blind readers, on white and on near-black.
 GROUP_COLORS: Mapping[Group, str] = {
@@ -37,12 +38,14 @@ GROUP_COLORS: Mapping[Group, str] = {
     "stitched": "#009988",
     "selected": "#cc3d7e",
 }
-_CURVES = ("#4477aa", "#ee7733", "#009988", "#cc3d7e", "#ccbb44", "#66ccee", "#999933")
+_CURVES = ("#4477aa", "#ee7733", "#009988", "#9467bd", "#ccbb44", "#66ccee", "#999933")
+_DECISIONS = ("#009988", "#4477aa", "#89aed1", "#c3cdd8", "#ccbb44", "#999933")
 _ORIGINS: tuple[Group, ...] = ("recorded", "generated", "stitched")  # by `Origin`
 _INK = "#010203"  # stands for the page's text colour until the SVG is written
-_FAINT = "#010204"  # the same, fainter: grid lines
+_FAINT = "#010204"  # the same, fainter: axes
+_LINE = "#010205"  # fainter still: grid lines
 
-_STYLE: dict[str, Any] = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 9.5,
     "axes.titlesize": 9.5,
@@ -58,8 +61,8 @@ _STYLE: dict[str, Any] = {
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": _FAINT,
-    "grid.linewidth": 0.5,
+    "grid.color": _LINE,
+    "grid.linewidth": 0.7,
     "legend.frameon": False,
     "text.parse_math": False,
     "lines.linewidth": 1.6,
@@ -86,22 +89,23 @@ def _svg(name: str, size: tuple[float, float], draw: Callable[[Figure], None]) -
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", text)
     text = re.sub(r"font: ([^;\"]*?)'[^;\"]*", r"font: \1inherit", text)
-    text = text.replace(_FAINT, "var(--faint)").replace(_INK, "currentColor")
-    return text
+    for group, color in GROUP_COLORS.items():  # each theme of the page has its own shade
+        text = text.replace(color, f"var(--{group})")
+    text = text.replace(_FAINT, "var(--faint)").replace(_LINE, "var(--line)")
+    return text.replace(_INK, "currentColor")
 
 
 # -- scores ----------------------------------------------------------------------------
 
 
 def scores(rows: Sequence[ScoreRow]) -> str:
-    """Final scores: mean, ± one standard error, each seed as a dot; the best checkpoint hollow."""
+    """Final scores: mean ± one standard error, a dot for each seed, a ring for the best."""
     normalized = any(row.final.normalized is not None for row in rows)
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         for place, row in enumerate(reversed(rows)):
-            student = row.name.lower().startswith("tskd")
-            color = GROUP_COLORS["selected"] if student else GROUP_COLORS["recorded"]
+            color = GROUP_COLORS["selected" if _is_student(row.name) else "recorded"]
             _score(axes, place, row, color, normalized=normalized)
         axes.set_yticks(range(len(rows)), [row.name for row in reversed(rows)])
         axes.set_ylim(-0.6, len(rows) - 0.4)
@@ -131,15 +135,17 @@ def _score(axes: Axes, place: int, row: ScoreRow, color: str, *, normalized: boo
         axes.scatter(best, place, s=26, facecolors="none", edgecolors=_INK, linewidths=0.9)
 
 
+def _is_student(name: str) -> bool:
+    return name.lower().startswith("tskd")
+
+
 # -- returns and states ----------------------------------------------------------------
 
 
 def returns(groups: Mapping[Group, Sequence[float]]) -> str:
     """Return distributions, one row for each group, on one axis."""
-    finite = {
-        name: values
-        for name in GROUP_COLORS
-        if len(values := _finite(groups.get(name, ())))
+    finite: dict[Group, Float64Array] = {
+        name: values for name in GROUP_COLORS if len(values := _finite(groups.get(name, ())))
     }
     everything = np.concatenate([*finite.values(), np.zeros(0)])
     low, high = (everything.min(), everything.max()) if len(everything) else (0.0, 1.0)
@@ -170,7 +176,7 @@ def projection(data: Projection) -> str:
         axes = figure.add_subplot()
         points, origins = np.asarray(data.points), np.asarray(data.origins)
         colors = np.array([GROUP_COLORS[_ORIGINS[origin]] for origin in origins])
-        axes.scatter(*points.T, s=4, c=colors, alpha=0.45, linewidths=0, rasterized=True)
+        axes.scatter(*points.T, s=4, c=colors, alpha=0.55, linewidths=0, rasterized=True)
         hops = np.asarray(data.hops).reshape(-1, 2, 2)
         if len(hops):
             axes.add_collection(LineCollection(list(hops), colors=_INK, linewidths=0.8))
@@ -188,7 +194,7 @@ def projection(data: Projection) -> str:
     return _svg("projection", (5.0, 4.4), draw)
 
 
-def _frame_on(axes: Axes, points: np.ndarray[Any, Any]) -> None:
+def _frame_on(axes: Axes, points: Float64Array) -> None:
     """Limits that a few far points do not stretch."""
     low, high = np.quantile(points, [0.002, 0.998], axis=0)
     margin = 0.06 * np.maximum(high - low, 1e-6)
@@ -205,13 +211,18 @@ def panel(data: Panel, name: str) -> str:
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         for color, curve in zip(_CURVES * 9, data.curves, strict=False):
+            if _is_student(curve.name):
+                color = GROUP_COLORS["selected"]
             x, y = np.asarray(curve.x), np.asarray(curve.y)
-            axes.plot(x, y, color=color, label=curve.name, marker="o" if len(x) < 12 else None, ms=3)
+            marker = "o" if len(x) < 12 else None
+            axes.plot(x, y, color=color, label=curve.name, marker=marker, ms=3)
             if curve.error:
                 half = np.asarray(curve.error)
                 axes.fill_between(x, y - half, y + half, color=color, alpha=0.18, lw=0)
         if data.log_y:
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.set_xlabel(data.x_label)
         axes.set_ylabel(data.y_label)
@@ -235,8 +246,8 @@ def decisions(epochs: Sequence[EpochCounts]) -> str:
             shares[f"refused: {name}"] = (
                 np.array([epoch.refused.get(name, 0) for epoch in epochs]) / total
             )
-        for color, (name, share) in zip(("#009988", *_CURVES), shares.items(), strict=False):
-            axes.barh(labels, share, left=left, height=0.6, color=color, label=name, alpha=0.85)
+        for color, (name, share) in zip(_DECISIONS * 3, shares.items(), strict=False):
+            axes.barh(labels, share, left=left, height=0.6, color=color, label=name)
             left = left + share
         axes.set_xlim(0, 1)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
@@ -262,8 +273,9 @@ def costs(stages: Sequence[StageCost]) -> str:
             )  # fmt: skip
             note = " (found finished)" if stage.cached else ""
             axes.annotate(
-                f" {duration(stage.wall_seconds)}{note}", (stage.wall_seconds, place), va="center"
-            )
+                f"{duration(stage.wall_seconds)}{note}", (stage.wall_seconds, place),
+                xytext=(4, 0), textcoords="offset points", va="center",
+            )  # fmt: skip
         axes.set_yticks(range(len(stages)), [stage.name for stage in stages])
         axes.invert_yaxis()
         axes.grid(visible=False)
@@ -275,6 +287,6 @@ def costs(stages: Sequence[StageCost]) -> str:
     return _svg("costs", (5.0, 0.35 + 0.3 * len(stages)), draw)
 
 
-def _finite(values: Sequence[float]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _finite(values: Sequence[float]) -> Float64Array:
     array = np.asarray(values, dtype=np.float64)
     return array[np.isfinite(array)]

@@ -9,7 +9,7 @@ import numpy as np
 
 from tskd_ray.report.data import Projection
 from tskd_ray.seeding import numpy_rng
-from tskd_ray.types import FloatArray, Int8Array, IntArray
+from tskd_ray.types import BoolArray, FloatArray, Int8Array, IntArray
 
 
 def project_states(
@@ -31,7 +31,7 @@ def project_states(
         max_hops: Hops kept.
     """
     states = np.asarray(states, dtype=np.float64)
-    finite = np.isfinite(states).all(axis=1)
+    finite: BoolArray = np.logical_and.reduce(np.isfinite(states), axis=1)
     recorded = states[finite & (origin == 0)]
     if len(recorded) < 2:
         recorded = states[finite]

@@ -1,0 +1,75 @@
+"""The command `tskd`: reads what the user wrote, calls the pipeline, says what came of it.
+
+Everything heavy is imported inside the commands, so that `tskd --help` answers at once.
+Exit codes: 0 done · 2 the user's input is wrong · 130 interrupted · 1 anything else.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+import click
+
+import tskd_ray
+from tskd_ray.cli.common import InOrder
+from tskd_ray.cli.datasets import data
+from tskd_ray.cli.policies import export_policy
+from tskd_ray.cli.runs import STAGES, report, run, stage_command
+from tskd_ray.errors import InputError, StageError, TskdError
+
+
+def main() -> None:
+    """Entry point of `tskd`: turns errors into one line and an exit code."""
+    sys.exit(exit_code(sys.argv[1:]))
+
+
+def exit_code(arguments: list[str]) -> int:
+    """Run one command; errors become a line on standard error."""
+    try:
+        cli.main(arguments, prog_name="tskd", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return _complain("interrupted; run the same command to resume", 130)
+    except Exception as error:  # noqa: BLE001  the last line of defence, which reports it
+        return _complain(_message(error), 2 if isinstance(error, InputError) else 1)
+    return 0
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, StageError):
+        return f"{error} (Run the same command to resume.)"
+    if isinstance(error, TskdError):
+        return str(error)
+    return (
+        f"unexpected {type(error).__name__}: {error} "
+        "(TSKD_DEBUG=1 shows where; the same command resumes.)"
+    )
+
+
+def _complain(message: str, code: int) -> int:
+    if os.environ.get("TSKD_DEBUG", "0") not in ("", "0"):
+        traceback.print_exc()
+    click.echo(f"tskd: {' '.join(message.split())}", err=True)
+    return code
+
+
+@click.group(
+    cls=InOrder,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 96},
+    epilog="Example: tskd run    (the built-in quick start: minutes, on two CPU cores)",
+)
+@click.version_option(tskd_ray.__version__, prog_name="tskd")
+def cli() -> None:
+    """From a recorded dataset to an augmented one and a small policy, on Ray.
+
+    Settings come from a YAML file or a preset (quickstart, small, paper), then from
+    section.key=value arguments. What is finished is never done again.
+    """
+
+
+for command in (run, *map(stage_command, STAGES), report, data, export_policy):
+    cli.add_command(command)

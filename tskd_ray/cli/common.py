@@ -1,0 +1,49 @@
+"""What every verb needs: the console that the flags ask for, YAML arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from tskd_ray.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tskd_ray.console import Console
+
+Command = Callable[..., None]
+
+
+class InOrder(click.Group):
+    """Lists its commands as they were written: in the order of use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+def make_console(*, quiet: bool = False, as_json: bool = False) -> Console:
+    """The console that the flags ask for."""
+    from tskd_ray.console import Console
+
+    if quiet and as_json:
+        raise ConfigError("--quiet and --json exclude each other. Got both. Leave one out.")
+    return Console(mode="json" if as_json else "quiet" if quiet else "auto")
+
+
+def yaml_mapping(text: str | None) -> dict[str, Any] | None:
+    """The value of --environment-kwargs."""
+    if text is None:
+        return None
+    import yaml
+
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = None
+    if not isinstance(value, dict):
+        raise ConfigError(
+            "--environment-kwargs must be a YAML mapping. "
+            f"Got {text!r}. Write for example '{{xml_file: walker2d.xml}}'."
+        )
+    return cast("dict[str, Any]", value)

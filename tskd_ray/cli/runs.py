@@ -1,0 +1,125 @@
+"""`tskd run` and the verbs of single stages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tskd_ray.cli.common import Command, make_console
+from tskd_ray.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tskd_ray.config.schema import Config
+    from tskd_ray.console import Console
+    from tskd_ray.pipeline.run import RunResult
+
+STAGES = {
+    "train": "Train the teacher and what serves it.",
+    "generate": "Generate trajectories with the teacher.",
+    "stitch": "Generate and stitch, all epochs.",
+    "distill": "Select the best trajectories and train the students on them.",
+    "evaluate": "Score the students in the environment.",
+}
+"""Each stage's verb and help; what comes before is done first, and nothing twice."""
+
+
+def _settings(command: Command) -> Command:
+    """The arguments that all verbs of a run share."""
+    for decorate in (
+        click.option("--json", "as_json", is_flag=True, help="One JSON object per line."),
+        click.option("--quiet", is_flag=True, help="Warnings and the result only."),
+        click.argument("settings", nargs=-1, metavar="[CONFIG] [SECTION.KEY=VALUE]..."),
+    ):
+        command = decorate(command)
+    return command
+
+
+@click.command(
+    short_help="All stages, from the dataset to the report.",
+    epilog="Example: tskd run small data.source=mujoco/hopper/medium-v0 stitch.epochs=2",
+)
+@_settings
+def run(settings: tuple[str, ...], quiet: bool, as_json: bool) -> None:
+    """All stages, from the dataset to the student's score and the report.
+
+    CONFIG is a YAML file or a preset; without it, the built-in quick start.
+    """
+    _run(settings, quiet=quiet, as_json=as_json)
+
+
+def _run(
+    settings: tuple[str, ...], *, quiet: bool, as_json: bool, until: str | None = None
+) -> None:
+    config = _config(settings)
+    console = make_console(quiet=quiet, as_json=as_json)
+    from tskd_ray.pipeline.run import run as run_pipeline
+
+    _show_result(console, run_pipeline(config, until=until, console=console))
+
+
+def _show_result(console: Console, result: RunResult) -> None:
+    if result.table:
+        from tskd_ray.report.tables import compare, score_table
+
+        console.table("Scores", *score_table(result.table))
+        for sentence in compare(result.table):
+            console.note(sentence)
+    _show_paths(console, result.folder, result.report)
+
+
+def _show_paths(console: Console, folder: Path, report: Path | None) -> None:
+    paths = {"run": str(folder)} | ({} if report is None else {"report": str(report)})
+    console.data("Done", paths)
+
+
+def stage_command(name: str) -> click.Command:
+    """The verb of one stage."""
+
+    @click.command(
+        name, help=STAGES[name], epilog=f"Example: tskd {name} small data.source=hopper.hdf5"
+    )
+    @_settings
+    def stage(settings: tuple[str, ...], quiet: bool, as_json: bool) -> None:
+        _run(settings, quiet=quiet, as_json=as_json, until=name)
+
+    return stage
+
+
+@click.command(
+    short_help="Write the report of a run, first doing what it lacks.",
+    epilog="Example: tskd report tskd_storage/runs/quickstart",
+)
+@_settings
+def report(settings: tuple[str, ...], quiet: bool, as_json: bool) -> None:
+    """Write the report of a run.
+
+    Of a run's folder: from what is in it. Of a CONFIG: all stages first, as `tskd run`.
+    """
+    folder = _run_folder(settings)
+    if folder is None:
+        _run(settings, quiet=quiet, as_json=as_json, until="report")
+        return
+    from tskd_ray.report.html import write_report
+
+    console = make_console(quiet=quiet, as_json=as_json)
+    _show_paths(console, folder, write_report(folder))
+
+
+def _run_folder(settings: tuple[str, ...]) -> Path | None:
+    folder = Path(settings[0]) if len(settings) == 1 else None
+    return folder if folder is not None and (folder / "run.json").is_file() else None
+
+
+def _config(settings: tuple[str, ...]) -> Config:
+    from tskd_ray.config.load import is_override, load_config
+
+    sources = [text for text in settings if not is_override(text)]
+    if len(sources) > 1:
+        raise ConfigError(
+            "At most one CONFIG may be given; other arguments read section.key=value. "
+            f"Got {', '.join(sources)}."
+        )
+    overrides = [text for text in settings if is_override(text)]
+    return load_config(sources[0] if sources else None, overrides)
