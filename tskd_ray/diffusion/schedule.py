@@ -26,7 +26,6 @@ def sampling_steps(total: int, steps: int) -> list[int]:
     All of them when `steps` is `total`. A few (steps² ≤ total) are spaced quadratically towards
     small noise, where the plan's detail is decided; more are spaced evenly.
     """
-    share = np.arange(steps, 0, -1) / steps
     power = 2 if steps * steps <= total else 1
-    visited = np.ceil(total * share**power).astype(int) - 1
-    return [int(i) for i in np.maximum(visited, 0)]
+    # Whole numbers throughout: a rounded share would visit one step twice and skip another.
+    return [-(-total * k**power // steps**power) - 1 for k in range(steps, 0, -1)]
