@@ -2,8 +2,8 @@
 
     python scripts/make_builtin.py hopper-medium-replay.hdf5 tskd_ray/data/builtin
 
-The rule is systematic over the whole replay, so the slice has the replay's mix of early and late
-episodes; every second one is what fits into 2 MB. Nothing is rounded.
+The rule is systematic over the whole replay, so the slice has the replay's mix of early and
+late episodes; every second one is what fits into 2 MB. Nothing is rounded.
 """
 
 from __future__ import annotations

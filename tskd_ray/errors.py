@@ -40,3 +40,9 @@ class ResourceError(InputError):
 
 class StageError(TskdError):
     """A stage failed for a reason that is not the user's input; running again resumes."""
+
+
+def reason(error: BaseException) -> str:
+    """The first line of another library's message, as a sentence within one of ours."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"{lines[0].rstrip('. ')}."

@@ -1,4 +1,4 @@
-"""Trajectories as raw arrays on local disk, which workers map into memory instead of reading."""
+"""Trajectories as raw arrays on local disk, which workers map instead of reading."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tskd_ray.data.trajectories import EnvironmentSpec, Trajectories
-from tskd_ray.errors import DataError
+from tskd_ray.errors import DataError, reason
 
 _COLUMNS = tuple(f.name for f in dataclasses.fields(Trajectories) if f.name != "environment")
 _HEAD = "trajectories.json"
@@ -18,7 +18,7 @@ _FORMAT = 1
 
 
 def save_arrays(trajectories: Trajectories, folder: str | Path) -> None:
-    """Write one `.npy` file per column, then `trajectories.json` as the mark of completeness."""
+    """Write one `.npy` file per column, then `trajectories.json`, the mark of completeness."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name in _COLUMNS:
@@ -53,7 +53,7 @@ def load_arrays(folder: str | Path, *, mmap: bool = True) -> Trajectories:
     except (OSError, ValueError) as error:
         raise DataError(
             f"A folder of arrays has {_HEAD} and one .npy file per column. {folder} is not "
-            f"readable: {str(error).splitlines()[0]}. Save the trajectories again."
+            f"readable: {reason(error)} Save the trajectories again."
         ) from error
     if head.get("format") != _FORMAT:
         raise DataError(

@@ -6,6 +6,9 @@ Lossless: dtypes, provenance, flags and the environment survive. The environment
 in each shard's schema metadata, so that a shard alone is a dataset.
 """
 
+# pyarrow ships no types.
+# pyright: reportUnknownParameterType=false
+
 from __future__ import annotations
 
 import dataclasses
@@ -20,7 +23,7 @@ import pyarrow.parquet as pq
 
 from tskd_ray.data.limits import check_size
 from tskd_ray.data.trajectories import EnvironmentSpec, Trajectories
-from tskd_ray.errors import DataError, StorageError
+from tskd_ray.errors import DataError, StorageError, reason
 from tskd_ray.types import IntArray
 
 FORMAT = 1
@@ -65,8 +68,8 @@ def write_parquet(
             write_table(table, paths[-1], compression_level=compression_level)
     except OSError as error:
         raise StorageError(
-            f"The export needs a folder that can be written. {folder} cannot: {error.strerror}. "
-            "Choose another folder."
+            f"The export needs a folder that can be written. {folder} cannot: "
+            f"{reason(error)} Choose another folder."
         ) from error
     return paths
 
@@ -77,12 +80,13 @@ def write_table(table: pa.Table, path: Path, *, compression_level: int = 3) -> N
         f"{name}{'.list.element' * depth}": "BYTE_STREAM_SPLIT"
         for name, depth in (("observations", 2), ("actions", 2), ("rewards", 1))
     }
+    dictionaries = [f"{name}.list.element" for name in ("origin", "source_episode")]
     pq.write_table(
         table,
         path,
         compression="zstd",
         compression_level=compression_level,
-        use_dictionary=[f"{name}.list.element" for name in ("origin", "source_episode")],
+        use_dictionary=dictionaries,  # pyright: ignore[reportArgumentType] - a list is allowed
         column_encoding=floats | {"source_step.list.element": "DELTA_BINARY_PACKED"},
         write_statistics=False,
     )
@@ -100,7 +104,9 @@ def read_parquet(source: str | Path) -> Trajectories:
     source = Path(source)
     paths = sorted(source.glob("*.parquet")) if source.is_dir() else [source]
     if not paths:
-        raise DataError(f"A Parquet dataset has *.parquet files. {source} has none. Name another.")
+        raise DataError(
+            f"A Parquet dataset has *.parquet files. {source} has none. Name another."
+        )
     tables: list[pa.Table] = []
     for path in paths:
         try:
@@ -112,7 +118,7 @@ def read_parquet(source: str | Path) -> Trajectories:
         except (pa.ArrowException, OSError) as error:
             raise DataError(
                 f"A Parquet dataset has readable files. {path} is not: "
-                f"{str(error).splitlines()[0]}. Write it again or name another."
+                f"{reason(error)} Write it again or name another."
             ) from error
     heads = [(table.schema.metadata or {}).get(_KEY) for table in tables]
     for path, table, head in zip(paths, tables, heads, strict=True):
@@ -127,9 +133,10 @@ def read_parquet(source: str | Path) -> Trajectories:
     except pa.ArrowException as error:
         raise DataError(
             f"All shards of a dataset have the same column types. Those of {source} differ: "
-            f"{str(error).splitlines()[0]}. Keep one dataset per folder."
+            f"{reason(error)} Keep one dataset per folder."
         ) from error
-    return from_table(table.replace_schema_metadata(tables[0].schema.metadata), path=str(source))
+    table = table.replace_schema_metadata(tables[0].schema.metadata)
+    return from_table(table, path=str(source))
 
 
 def to_table(trajectories: Trajectories) -> pa.Table:
@@ -203,8 +210,8 @@ def _check_columns(table: pa.Table, path: Path) -> None:
     if missing:
         raise DataError(
             f"A Parquet dataset has the columns {', '.join(_REQUIRED)}. {path} lacks "
-            f"{', '.join(missing)}; it has {', '.join(table.column_names) or 'none'}. Rename or "
-            "add what is missing."
+            f"{', '.join(missing)}; it has {', '.join(table.column_names) or 'none'}. Rename "
+            "or add what is missing."
         )
 
 
@@ -213,8 +220,8 @@ def _check_rows(name: str, rows: IntArray, lengths: IntArray, extra: int, path: 
     if len(bad):
         raise DataError(
             "An episode of L steps has L + 1 observations and L of everything else. Episode "
-            f"{bad[0]} of {path} has {lengths[bad[0]]} rewards and {rows[bad[0]]} {name}. Remove "
-            "it from the dataset."
+            f"{bad[0]} of {path} has {lengths[bad[0]]} rewards and {rows[bad[0]]} {name}. "
+            "Remove it from the dataset."
         )
 
 
@@ -230,23 +237,28 @@ def _nested(matrix: np.ndarray, offsets: IntArray) -> pa.Array:
 
 def _unlist(column: pa.Array, name: str, path: str) -> tuple[pa.Array, IntArray]:
     """The values of a list column one level down, and the length of each list."""
+    if column.null_count:
+        raise DataError(
+            f"{name} must not have nulls. {path} has {column.null_count}. Fill them."
+        )
     kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     if not any(is_kind(column.type) for is_kind in kinds):
         raise DataError(
             f"{name} must hold lists of numbers. In {path} it holds {column.type}. Convert it."
         )
-    if column.null_count:
-        raise DataError(f"{name} must not have nulls. {path} has {column.null_count}. Fill them.")
-    lengths = np.asarray(pc.list_value_length(column), dtype=np.int64)
+    lengths = np.asarray(pc.call_function("list_value_length", [column]), dtype=np.int64)
     return column.flatten(), lengths
 
 
 def _numbers(values: pa.Array, name: str, path: str) -> np.ndarray:
     kind = values.type
-    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
+    kinds = (pa.types.is_floating, pa.types.is_integer, pa.types.is_boolean)
+    if not any(is_kind(kind) for is_kind in kinds):
         raise DataError(f"{name} must hold numbers. In {path} it holds {kind}. Convert it.")
     if values.null_count:
-        raise DataError(f"{name} must not have nulls. {path} has {values.null_count}. Fill them.")
+        raise DataError(
+            f"{name} must not have nulls. {path} has {values.null_count}. Fill them."
+        )
     return np.array(values.to_numpy(zero_copy_only=False))  # Arrow's own memory is read-only
 
 
@@ -282,7 +294,7 @@ def _matrix(
         bad = int(np.flatnonzero(widths != width)[0])
         episode = int(np.searchsorted(np.cumsum(lengths), bad, side="right"))
         raise DataError(
-            f"All {name} have the same width, {width} here. Episode {episode} of {path} has one "
-            f"of {widths[bad]}. Remove it from the dataset."
+            f"All {name} have the same width, {width} here. Episode {episode} of {path} has "
+            f"one of {widths[bad]}. Remove it from the dataset."
         )
     return array.reshape(len(widths), width), lengths

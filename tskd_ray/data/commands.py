@@ -14,7 +14,7 @@ import numpy as np
 from tskd_ray.data.environments import reference_scores
 from tskd_ray.data.load import load_trajectories
 from tskd_ray.data.trajectories import EnvironmentSpec, Origin, Trajectories
-from tskd_ray.errors import DataError, StorageError
+from tskd_ray.errors import DataError, StorageError, reason
 from tskd_ray.types import IntArray
 
 Format = Literal["parquet", "minari", "d4rl"]
@@ -35,7 +35,8 @@ class MixPart:
     def __post_init__(self) -> None:
         if not 0 < self.fraction <= 1:
             raise DataError(
-                f"fraction must lie in (0, 1]. Got {self.fraction} for {self.source}. Correct it."
+                f"fraction must lie in (0, 1]. Got {self.fraction} for {self.source}. Correct "
+                "it."
             )
 
 
@@ -56,8 +57,8 @@ def parse_mix_part(text: str) -> MixPart:
     for key, value in parse_qsl(query, keep_blank_values=True):
         if key not in readers:
             raise DataError(
-                f"A source of a mix takes {', '.join(readers)}. Got {key!r} in {text!r}. Correct "
-                "the key."
+                f"A source of a mix takes {', '.join(readers)}. Got {key!r} in {text!r}. "
+                "Correct the key."
             )
         try:
             options[key] = readers[key](value)
@@ -159,8 +160,8 @@ def data_mix(
 ) -> dict[str, Any]:
     """Join datasets, such as medium and expert, each filtered and thinned.
 
-    Episode ids of each source are shifted past those before; `<destination>/mix.json` (for `d4rl`
-    `<destination>.mix.json`) says which ids came from which source.
+    Episode ids of each source are shifted past those before; `<destination>/mix.json` (for
+    `d4rl` `<destination>.mix.json`) says which ids came from which source.
 
     Returns:
         What `mix.json` holds, and the destination.
@@ -235,11 +236,13 @@ def write_dataset(
         except OSError as error:
             raise StorageError(
                 f"The export needs a folder that can be written. {destination.parent} cannot: "
-                f"{error.strerror}. Choose another."
+                f"{reason(error)} Choose another."
             ) from error
         write_d4rl(trajectories, destination)
     else:
-        raise DataError(f"A dataset is written as {', '.join(FORMATS)}. Got {to!r}. Choose one.")
+        raise DataError(
+            f"A dataset is written as {', '.join(FORMATS)}. Got {to!r}. Choose one."
+        )
     return destination
 
 
@@ -253,8 +256,8 @@ def _chosen(trajectories: Trajectories, part: MixPart) -> IntArray:
     )
     if not len(passing):
         raise DataError(
-            f"Every source of a mix must keep an episode. Of {part.source} none passes: returns "
-            f"are {returns.min():.6g} to {returns.max():.6g}, lengths up to "
+            f"Every source of a mix must keep an episode. Of {part.source} none passes: "
+            f"returns are {returns.min():.6g} to {returns.max():.6g}, lengths up to "
             f"{trajectories.lengths.max()}. Widen the filter."
         )
     count = max(1, round(part.fraction * len(passing)))
@@ -282,8 +285,8 @@ def _check_same_environment(joined: Sequence[Trajectories], parts: Sequence[MixP
             for part, name in zip(parts, named, strict=True)
         )
         raise DataError(
-            f"All sources of a mix come from one environment. Got {listed}. Name the environment "
-            "for all of them if they do."
+            f"All sources of a mix come from one environment. Got {listed}. Name the "
+            "environment for all of them if they do."
         )
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from tskd_ray.data.environments import environment_spec
 from tskd_ray.data.limits import check_size
 from tskd_ray.data.trajectories import EnvironmentSpec, Trajectories, ranges
-from tskd_ray.errors import DataError, StorageError
+from tskd_ray.errors import DataError, StorageError, reason
 from tskd_ray.types import BoolArray, FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -38,11 +38,11 @@ _log = logging.getLogger(__name__)
 def read_d4rl(path: str | Path, *, environment: EnvironmentSpec | None = None) -> Trajectories:
     """Read a D4RL HDF5 file.
 
-    With `next_observations`, each episode's final state is its last one. Without, the state after
-    an episode's last action was never stored: the last transition is dropped, as D4RL's
-    `qlearning_dataset` does at timeouts, and the state it left becomes the final one; the episode
-    keeps its terminal or timeout. Steps after the last terminal or timeout are an episode that
-    was cut: truncated.
+    With `next_observations`, each episode's final state is its last one. Without, the state
+    after an episode's last action was never stored: the last transition is dropped, as D4RL's
+    `qlearning_dataset` does at timeouts, and the state it left becomes the final one; the
+    episode keeps its terminal or timeout. Steps after the last terminal or timeout are an
+    episode that was cut: truncated.
 
     Args:
         path: The file.
@@ -62,7 +62,7 @@ def read_d4rl(path: str | Path, *, environment: EnvironmentSpec | None = None) -
     except OSError as error:
         raise DataError(
             f"A D4RL dataset is an HDF5 file. {path} cannot be read as one: "
-            f"{str(error).splitlines()[0]}. Name another file."
+            f"{reason(error)} Name another file."
         ) from error
     if environment is None and "env_id" in attributes:
         environment = _declared_environment(attributes, path)
@@ -100,7 +100,7 @@ def write_d4rl(trajectories: Trajectories, path: str | Path) -> None:
     """Write a D4RL HDF5 file with `next_observations`; provenance has no place in it.
 
     Raises:
-        DataError: If an episode but the last has no end: D4RL marks episodes by their ends only.
+        DataError: If an episode has no end: D4RL marks episodes by their ends only.
         StorageError: If the file exists or cannot be written.
     """
     import h5py
@@ -134,7 +134,7 @@ def write_d4rl(trajectories: Trajectories, path: str | Path) -> None:
     except OSError as error:
         raise StorageError(
             f"The export needs a new file that can be written. {path} cannot: "
-            f"{str(error).splitlines()[0]}. Choose another path."
+            f"{reason(error)} Choose another path."
         ) from error
 
 
@@ -146,27 +146,31 @@ def _read_columns(file: h5py.File, path: Path) -> dict[str, Any]:
     if missing:
         raise DataError(
             f"A D4RL file has the arrays {', '.join(REQUIRED)}. {path} lacks "
-            f"{', '.join(missing)}; it has {', '.join(sorted(file)) or 'nothing'}. Rename or add "
-            "what is missing."
+            f"{', '.join(missing)}; it has {', '.join(sorted(file)) or 'nothing'}. Rename or "
+            "add what is missing."
         )
     names = [*REQUIRED]
     if isinstance(file.get("next_observations"), h5py.Dataset):
         names.append("next_observations")
-    shapes = {name: file[name].shape for name in names}
+    arrays: dict[str, Any] = {name: file[name] for name in names}
+    shapes = {name: array.shape for name, array in arrays.items()}
     n = shapes["rewards"][0] if shapes["rewards"] else 0
     for name in names:
-        shape, dtype, stored = shapes[name], file[name].dtype, file[name].id.get_storage_size()
+        shape, dtype = shapes[name], arrays[name].dtype
         rank = _RANK.get(name, 1)
         if shape is None or len(shape) != rank or shape[0] != n:
             raise DataError(
-                f"All arrays of a D4RL file have one row per step, {n} by its rewards. {name} in "
-                f"{path} has shape {shape}, expected {rank} dimension(s). Write the file again."
+                f"All arrays of a D4RL file have one row per step, {n} by its rewards. {name} "
+                f"in {path} has shape {shape}, expected {rank} dimension(s). Write the file "
+                "again."
             )
         if dtype.kind not in "fiub":
             raise DataError(
-                f"Arrays of a D4RL file hold numbers. {name} in {path} holds {dtype}. Convert it."
+                f"Arrays of a D4RL file hold numbers. {name} in {path} holds {dtype}. Convert "
+                "it."
             )
-        check_size(int(np.prod(shape, dtype=object)) * dtype.itemsize, stored, what=f"{name} in {path}")
+        declared = int(np.prod(shape, dtype=object)) * dtype.itemsize
+        check_size(declared, arrays[name].id.get_storage_size(), what=f"{name} in {path}")
     if n == 0:
         raise DataError(f"A dataset needs at least one episode. {path} has no steps.")
     if "next_observations" in shapes and shapes["next_observations"] != shapes["observations"]:
@@ -176,8 +180,8 @@ def _read_columns(file: h5py.File, path: Path) -> dict[str, Any]:
             "file again."
         )
     return {
-        name: file[name][()] if name in ("terminals", "timeouts") else _floating(file[name][()])
-        for name in names
+        name: array[()] if name in ("terminals", "timeouts") else _floating(array[()])
+        for name, array in arrays.items()
     }
 
 
@@ -208,7 +212,8 @@ def _episode_ends(ended: BoolArray, path: Path) -> IntArray:
 def _check_successors(
     states: FloatArray, successors: FloatArray, offsets: IntArray, path: Path
 ) -> None:
-    close = np.isclose(states[1:], successors[:-1], rtol=_RTOL, atol=_ATOL, equal_nan=True).all(1)
+    agree = np.isclose(states[1:], successors[:-1], rtol=_RTOL, atol=_ATOL, equal_nan=True)
+    close: BoolArray = np.asarray(agree.all(axis=1))
     close[offsets[1:-1] - 1] = True  # across an episode's end nothing needs to agree
     rows = np.flatnonzero(~close)
     if not len(rows):
@@ -233,12 +238,12 @@ def _drop_last_steps(offsets: IntArray, path: Path) -> tuple[IntArray, IntArray]
     if (lengths < 1).any():
         bad = int(np.flatnonzero(lengths < 1)[0])
         raise DataError(
-            f"Every episode needs at least two steps. Episode {bad} of {path} has 1, and without "
-            "next_observations its final state is unknown. Remove it from the dataset."
+            f"Every episode needs at least two steps. Episode {bad} of {path} has 1, and "
+            "without next_observations its final state is unknown. Remove it from the dataset."
         )
     _log.warning(
-        "%s has no next_observations: the last step of each of its %d episodes is dropped, since "
-        "the state it leads to is unknown.",
+        "%s has no next_observations: the last step of each of its %d episodes is dropped, "
+        "since the state it leads to is unknown.",
         path,
         len(lengths),
     )
@@ -247,4 +252,6 @@ def _drop_last_steps(offsets: IntArray, path: Path) -> tuple[IntArray, IntArray]
 
 
 def _floating(array: np.ndarray) -> FloatArray:
-    return array if np.issubdtype(array.dtype, np.floating) else array.astype(np.float64)
+    if array.dtype.kind != "f":
+        return array.astype(np.float64)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)  # torch knows native only

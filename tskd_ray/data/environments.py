@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tskd_ray.data.trajectories import EnvironmentSpec
-from tskd_ray.errors import DataError
+from tskd_ray.errors import DataError, reason
+
+if TYPE_CHECKING:
+    import gymnasium
 
 
 def environment_spec(
@@ -39,6 +42,7 @@ def environment_spec(
             warnings.simplefilter("ignore")
             environment = gymnasium.make(environment_id, **kwargs)
             space, made = environment.action_space, environment.spec
+            width = _width(environment.observation_space)
             environment.close()
     except (
         gymnasium.error.UnregisteredEnv,
@@ -51,10 +55,9 @@ def environment_spec(
         ) from error
     except (gymnasium.error.Error, ImportError, TypeError, ValueError, OSError) as error:
         arguments = f" with {kwargs}" if kwargs else ""
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(
             f"The environment must be makeable here. {environment_id}{arguments} is not: "
-            f"{reason} Install what it needs or correct its keyword arguments."
+            f"{reason(error)} Install what it needs or correct its keyword arguments."
         ) from error
     if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
         raise DataError(
@@ -67,6 +70,7 @@ def environment_spec(
         action_low=_floats(space.low),
         action_high=_floats(space.high),
         max_episode_steps=made.max_episode_steps if made is not None else None,
+        observation_dim=width,
     )
 
 
@@ -86,10 +90,19 @@ def _table() -> dict[str, tuple[float, float]]:
     return json.loads(text)["scores"]
 
 
+def _width(space: gymnasium.Space[Any]) -> int | None:
+    """Width of a flattened observation; None where flattening is not ours to define."""
+    from gymnasium.spaces import Box, Dict, flatdim
+
+    return flatdim(space) if isinstance(space, Box | Dict) else None
+
+
 def _suggestion(environment_id: str, known: list[str]) -> str:
     name = environment_id.rsplit(":", maxsplit=1)[-1]
     folded = {other.lower(): other for other in known}
-    nearest = [folded[match] for match in get_close_matches(name.lower(), folded, n=4, cutoff=0.5)]
+    nearest = [
+        folded[match] for match in get_close_matches(name.lower(), folded, n=4, cutoff=0.5)
+    ]
     if not nearest:
         return "Install the package that registers it and write module:Id."
     return f"Nearest: {', '.join(nearest)}."

@@ -13,7 +13,7 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -25,7 +25,7 @@ from tskd_ray.data.environments import reference_scores
 from tskd_ray.data.limits import check_size
 from tskd_ray.data.observations import flatten_observations
 from tskd_ray.data.trajectories import EnvironmentSpec, Origin, Trajectories
-from tskd_ray.errors import DataError, StorageError
+from tskd_ray.errors import DataError, StorageError, reason
 
 if TYPE_CHECKING:
     import minari
@@ -36,7 +36,9 @@ _ID = re.compile(r"([-\w]+/)*[-\w]+-v\d+")
 _INFOS = ("origin", "source_episode", "source_step")
 
 
-def read_minari(path: str | Path, *, environment: EnvironmentSpec | None = None) -> Trajectories:
+def read_minari(
+    path: str | Path, *, environment: EnvironmentSpec | None = None
+) -> Trajectories:
     """Read a Minari dataset from its folder, or from the `data` folder inside.
 
     Structured observations are flattened (`flatten_observations`). Provenance is restored where
@@ -60,15 +62,15 @@ def read_minari(path: str | Path, *, environment: EnvironmentSpec | None = None)
         ValueError, TypeError, KeyError, AttributeError, AssertionError, OSError,
         gymnasium.error.Error,
     ) as error:  # fmt: skip
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(
             f"A Minari dataset must be readable by Minari {minari.__version__}. {path} is not: "
-            f"{reason} Download or write it again."
+            f"{reason(error)} Download or write it again."
         ) from error
     if not episodes:
         raise DataError(f"A dataset needs at least one episode. {path} has none.")
+    width = episodes[0]["observations"].shape[1]
     trajectories = Trajectories.from_episodes(
-        episodes, environment=environment or _environment(dataset)
+        episodes, environment=environment or _environment(dataset, width)
     )
     return _with_provenance(trajectories, episodes, metadata)
 
@@ -170,7 +172,7 @@ def write_minari(
     except OSError as error:
         raise StorageError(
             f"The export needs a folder that can be written. {data} cannot: "
-            f"{error.strerror or error}. Choose another folder."
+            f"{reason(error)} Choose another folder."
         ) from error
     return data
 
@@ -230,7 +232,7 @@ def _episode(episode: minari.EpisodeData, path: Path) -> dict[str, Any]:
     }
 
 
-def _environment(dataset: minari.MinariDataset) -> EnvironmentSpec | None:
+def _environment(dataset: minari.MinariDataset, width: int) -> EnvironmentSpec | None:
     spec: EnvSpec | None = dataset.env_spec
     if spec is None:
         return None
@@ -241,11 +243,14 @@ def _environment(dataset: minari.MinariDataset) -> EnvironmentSpec | None:
         action_low=tuple(float(value) for value in low),
         action_high=tuple(float(value) for value in high),
         max_episode_steps=spec.max_episode_steps,
+        observation_dim=width,
     )
 
 
 def _with_provenance(
-    trajectories: Trajectories, episodes: list[dict[str, Any]], metadata: list[Mapping[str, Any]]
+    trajectories: Trajectories,
+    episodes: Sequence[Mapping[str, Any]],
+    metadata: Sequence[Mapping[str, Any]],
 ) -> Trajectories:
     """Ours where every episode carries it, else as recorded."""
     columns: dict[str, Any] = {}
@@ -290,11 +295,10 @@ def _download(dataset_id: str, root: Path) -> None:
     try:
         with contextlib.redirect_stdout(sys.stderr):  # its progress is not our output
             minari.load_dataset(dataset_id, download=True)
-    except Exception as error:  # noqa: BLE001 - the clients of several hosts raise what they like
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except Exception as error:  # the clients of several hosts raise what they like
         raise DataError(
             f"A Minari dataset must be on this machine or downloadable. {dataset_id} is not: "
-            f"{reason} {_nearest(dataset_id, root)}"
+            f"{reason(error)} {_nearest(dataset_id, root)}"
         ) from error
 
 

@@ -100,8 +100,12 @@ class CDFNormalizer:
         values, levels = zip(*(_knots(q, share) for q in quantiles_KD.T), strict=True)
         width = max(len(v) for v in values)
         # Rows are padded by their last knot, which interpolation never looks behind.
-        self.values_: Float64Array = np.stack([np.pad(v, (0, width - len(v)), "edge") for v in values])
-        self.levels_: Float64Array = np.stack([np.pad(v, (0, width - len(v)), "edge") for v in levels])
+        self.values_: Float64Array = np.stack(
+            [np.pad(v, (0, width - len(v)), "edge") for v in values]
+        )
+        self.levels_: Float64Array = np.stack(
+            [np.pad(v, (0, width - len(v)), "edge") for v in levels]
+        )
         return self
 
     def normalize(self, x: FloatArray) -> Float32Array:

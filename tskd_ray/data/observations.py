@@ -14,8 +14,8 @@ from tskd_ray.types import FloatArray
 def flatten_observations(values: Any) -> FloatArray:
     """Rows of observations as one matrix, (rows, S).
 
-    Dictionaries are flattened depth first, keys in alphabetical order; tuples by position; a leaf
-    of several axes in C order. A matrix is returned as it came, whatever its floating dtype.
+    Dictionaries are flattened depth first, keys in alphabetical order; tuples by position; a
+    leaf of several axes in C order. A matrix of floats is returned as it came.
 
     Args:
         values: (rows, ...) arrays, or nested mappings and tuples of them.

@@ -42,8 +42,8 @@ def return_labels(
 ) -> Float64Array:
     """The return condition of a window that starts at each step, (N,) float64, not yet scaled.
 
-    All remaining rewards of the episode count (D5). The penalty, at most 0, is added to the last
-    reward of terminated episodes for the label only; the diffused reward stays raw (D4).
+    All remaining rewards of the episode count (D5). The penalty, at most 0, is added to the
+    last reward of terminated episodes for the label only; the diffused reward stays raw (D4).
     """
     rewards = trajectories.rewards.astype(np.float64)
     last = trajectories.offsets[1:] - 1

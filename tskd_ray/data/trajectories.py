@@ -38,11 +38,14 @@ class EnvironmentSpec:
     action_low: tuple[float, ...] = ()
     action_high: tuple[float, ...] = ()
     max_episode_steps: int | None = None
+    observation_dim: int | None = None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The inverse of `dataclasses.asdict`, also after a trip through JSON."""
-        bounds = {name: tuple(values[name]) for name in ("action_low", "action_high")}
+        bounds: dict[str, Any] = {
+            name: tuple(values[name]) for name in ("action_low", "action_high")
+        }
         return cls(**{**values, **bounds})
 
 
@@ -88,8 +91,8 @@ class Trajectories:
         if e and (self.offsets[0] != 0 or lengths.min() < 1):
             bad = int(np.flatnonzero(lengths < 1)[0]) if lengths.min() < 1 else 0
             raise DataError(
-                f"Every episode needs at least one step. Episode {bad} has {int(lengths[bad])}. "
-                "Remove it from the dataset."
+                f"Every episode needs at least one step. Episode {bad} has "
+                f"{int(lengths[bad])}. Remove it from the dataset."
             )
         if len(np.unique(self.episode_id)) != e:
             raise DataError("Episode ids must be unique. Renumber the episodes.")
@@ -133,7 +136,7 @@ class Trajectories:
 
     @cached_property
     def step_state(self) -> IntArray:
-        """State number that each step leaves; it arrives at the next one. (N,)"""
+        """State number that each step leaves; it arrives at the next one; (N,)."""
         return np.arange(self.n_steps) + self.step_episode
 
     @cached_property
@@ -182,11 +185,12 @@ class Trajectories:
             )
             _check_episode(number, obs, act, rew)
             if observations and (
-                obs.shape[1:] != observations[0].shape[1:] or act.shape[1:] != actions[0].shape[1:]
+                obs.shape[1:] != observations[0].shape[1:]
+                or act.shape[1:] != actions[0].shape[1:]
             ):
                 raise DataError(
-                    f"All episodes must have the same widths. Episode {number} has observations "
-                    f"{obs.shape} and actions {act.shape}; episode 0 has "
+                    f"All episodes must have the same widths. Episode {number} has "
+                    f"observations {obs.shape} and actions {act.shape}; episode 0 has "
                     f"{observations[0].shape} and {actions[0].shape}."
                 )
             observations.append(obs)
@@ -196,7 +200,10 @@ class Trajectories:
         n, e = int(lengths.sum()), len(lengths)
         terminated = np.array([bool(episode["terminated"]) for episode in episodes])
         truncated = np.array(
-            [bool(ep.get("truncated", not done)) for ep, done in zip(episodes, terminated, strict=True)]
+            [
+                bool(ep.get("truncated", not done))
+                for ep, done in zip(episodes, terminated, strict=True)
+            ]
         )
         ids = np.arange(first_id, first_id + e, dtype=np.int64)
         return cls(
@@ -208,7 +215,9 @@ class Trajectories:
             truncated=truncated,
             origin=np.full(n, origin, dtype=np.int8),
             source_episode=np.repeat(ids, lengths),
-            source_step=np.concatenate([np.arange(length) for length in lengths]).astype(np.int64),
+            source_step=np.concatenate([np.arange(length) for length in lengths]).astype(
+                np.int64
+            ),
             episode_id=ids,
             episode_origin=np.full(e, origin, dtype=np.int8),
             environment=environment,
@@ -274,7 +283,9 @@ class Trajectories:
                 "source_episode", "source_step", "episode_id", "episode_origin",
             )
         }  # fmt: skip
-        offsets = [part.offsets[:-1] + start for part, start in zip(parts, starts, strict=False)]
+        offsets = [
+            part.offsets[:-1] + start for part, start in zip(parts, starts, strict=False)
+        ]
         return cls(
             **columns,
             offsets=np.concatenate([*offsets, starts[-1:]]).astype(np.int64),

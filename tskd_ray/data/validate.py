@@ -24,7 +24,8 @@ def validate(trajectories: Trajectories, *, path: str) -> None:
 
     Raises:
         DataError: If a value is NaN or infinite, an episode has fewer than two steps, no
-            episode is complete, or an action lies outside the environment's action space.
+            episode is complete, widths are not the environment's, or an action lies outside
+            its action space.
     """
     if not trajectories.n_episodes:
         raise DataError(f"A dataset needs at least one episode. {path} has none.")
@@ -41,6 +42,7 @@ def validate(trajectories: Trajectories, *, path: str) -> None:
             f"At least one episode must end, by termination or time limit. None of the "
             f"{trajectories.n_episodes} in {path} does. Mark the episode ends."
         )
+    _check_width(trajectories, path)
     _check_actions(trajectories, path)
 
 
@@ -72,6 +74,17 @@ def _check_finite(name: str, array: FloatArray, offsets: IntArray, path: str) ->
 def _first_bad(row: FloatArray) -> float:
     row = np.atleast_1d(row)
     return float(row[~np.isfinite(row)][0])
+
+
+def _check_width(trajectories: Trajectories, path: str) -> None:
+    environment, width = trajectories.environment, trajectories.observation_dim
+    if environment is None or environment.observation_dim in (None, width):
+        return
+    raise DataError(
+        f"Observations must have the width of {environment.id}'s, "
+        f"{environment.observation_dim}. {path} has {width}. Name the environment that it came "
+        "from, with its keyword arguments."
+    )
 
 
 def _check_actions(trajectories: Trajectories, path: str) -> None:
