@@ -36,8 +36,8 @@ def evaluate(
 ) -> Float64Array:
     """Undiscounted returns (P, E) of deterministic rollouts.
 
-    Episode e starts from the same reset for every policy. A row depends on its own policy alone,
-    to the last bit, so callers may split the policies over processes.
+    Episode e starts from the same reset for every policy. A row depends on its own policy
+    alone, to the last bit, so callers may split the policies over processes.
 
     Args:
         policies: P policies, such as all seeds and checkpoints of all students.
@@ -97,7 +97,9 @@ def make_environment(environment: EnvironmentSpec) -> gym.Env[Any, Any]:
 
 def _rollout(policy: Acts, simulators: Sequence[gym.Env[Any, Any]], seed: int) -> Float64Array:
     """Returns (E,) of one policy from resets 0 … E − 1."""
-    resets = [simulator.reset(seed=reset_seed(seed, e)) for e, simulator in enumerate(simulators)]
+    resets = [
+        simulator.reset(seed=reset_seed(seed, e)) for e, simulator in enumerate(simulators)
+    ]
     observations = np.stack([np.asarray(observation) for observation, _ in resets])
     returns = np.zeros(len(simulators))
     live = list(range(len(simulators)))
@@ -109,7 +111,8 @@ def _rollout(policy: Acts, simulators: Sequence[gym.Env[Any, Any]], seed: int) -
         except ValueError as error:
             raise DataError(
                 "A policy must take the environment's observations. It fails on "
-                f"{observations.shape[1]} dimensions: {error}. Evaluate it where its data came from."
+                f"{observations.shape[1]} dimensions: {error}. Evaluate it where its data came "
+                "from."
             ) from error
         for e in tuple(live):
             observation, reward, terminated, truncated, _ = simulators[e].step(actions[e])

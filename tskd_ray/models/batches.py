@@ -23,8 +23,8 @@ STEPS_PER_BLOCK = 256
 class BatchSampler:
     """Uniform rows for each member at each step: a function of (seed, key, step) alone.
 
-    So a resumed training sees the batches that the undisturbed one would have seen, and a member
-    sees the same batches whoever trains beside it.
+    So a resumed training sees the batches that the undisturbed one would have seen, and a
+    member sees the same batches whoever trains beside it.
     """
 
     def __init__(
@@ -45,7 +45,9 @@ class BatchSampler:
         self._rows = torch.empty(0)
 
     @classmethod
-    def shared(cls, n: int, batch_size: int, *, seed: int, keys: Sequence[MemberKey]) -> BatchSampler:
+    def shared(
+        cls, n: int, batch_size: int, *, seed: int, keys: Sequence[MemberKey]
+    ) -> BatchSampler:
         """Every member draws from the same n rows."""
         return cls([0] * len(keys), [n] * len(keys), batch_size, seed=seed, keys=keys)
 

@@ -101,7 +101,7 @@ class ForwardDynamics:
         )
 
     def log_density(self, s: FloatArray, s2: FloatArray) -> Float64Array:
-        """log p_m(s2 | s), (M, N), for rows (N, S) in raw units (D13)."""
+        """Log-densities log p_m(s2 | s), (M, N), for rows (N, S) in raw units (D13)."""
         return gaussian_log_density(self.gaussian(s), s2)
 
     def save(self, folder: Path) -> None:
@@ -132,7 +132,8 @@ class ForwardDynamics:
 def gaussian_log_density(gaussian: Gaussian, x: FloatArray) -> Float64Array:
     """Log-density (M, N) of rows x (N, S) under diagonal Gaussians."""
     scaled = (x - gaussian.mean) * np.exp(-gaussian.log_std)
-    return -(0.5 * np.square(scaled) + gaussian.log_std + 0.5 * math.log(2 * math.pi)).sum(axis=-1)
+    per_dimension = 0.5 * np.square(scaled) + gaussian.log_std + 0.5 * math.log(2 * math.pi)
+    return -per_dimension.sum(axis=-1)
 
 
 def _split(outputs: Tensor) -> tuple[Tensor, Tensor]:

@@ -67,7 +67,9 @@ class InverseDynamics:
         train, held = hold_out_episodes(trajectories, HELD_OUT, seed=seed, key=KIND)
         rows = steps_of(trajectories, train)
         state, step = Standardizer.fit(from_NS[rows]), Standardizer.fit(difference_NS[rows])
-        inputs = np.concatenate([state.normalize(from_NS), step.normalize(difference_NS)], axis=1)
+        inputs = np.concatenate(
+            [state.normalize(from_NS), step.normalize(difference_NS)], axis=1
+        )
         centre, half = _centre(low, high)
         targets = ((trajectories.actions - centre) / half).astype(np.float32)
         x, y = torch.from_numpy(inputs[rows]), torch.from_numpy(targets[rows])
@@ -127,4 +129,4 @@ class InverseDynamics:
 def _centre(low: Float32Array, high: Float32Array) -> tuple[Float32Array, Float32Array]:
     """Middle and half width of the bounds; a width of zero counts as one, to divide by."""
     half = (high - low) / 2
-    return (low + high) / 2, np.where(half > 0, half, np.float32(1.0))
+    return (low + high) / 2, np.where(half > 0, half, 1.0).astype(np.float32)

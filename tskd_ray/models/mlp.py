@@ -102,7 +102,7 @@ class BatchedMLP(nn.Module):
 
 
 def batched_forward(weights: Sequence[Tensor], biases: Sequence[Tensor], x: Tensor) -> Tensor:
-    """ReLU layers of stacked weights (M, I, O) and biases (M, 1, O) on x (M, B, I) or (B, I)."""
+    """ReLU layers of stacked weights (M, I, O), biases (M, 1, O) on x (M, B, I) or (B, I)."""
     if x.ndim == 2:
         x = x.expand(len(weights[0]), *x.shape)
     for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):

@@ -87,7 +87,7 @@ def unscale_actions(scaled: FloatArray, low: FloatArray, high: FloatArray) -> Fl
 
 
 def export_onnx(policy: Policy, path: Path) -> float:
-    """Write the policy as one ONNX file: observations (batch, S) to actions (batch, A), float32.
+    """Write the policy as one ONNX file: float32 observations (batch, S) to actions (batch, A).
 
     The graph is written node by node: with a normalisation, a few matrix products and a tanh,
     that is shorter than driving an exporter, and the file is the same bytes every time.
@@ -127,7 +127,6 @@ def export_onnx(policy: Policy, path: Path) -> float:
         helper.make_node("Add", ["spread", "centre"], ["actions"]),
     ]
 
-
     def port(name: str, width: int) -> onnx.ValueInfoProto:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", width])
 
@@ -141,18 +140,21 @@ def export_onnx(policy: Policy, path: Path) -> float:
     )
     # IR 8 and opset 17 are what runtimes of the last years all read; nothing newer is used.
     model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8, producer_name="tskd_ray"
+        graph,
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+        producer_name="tskd_ray",
     )
     onnx.checker.check_model(model, full_check=True)
     rng = numpy_rng(0, "onnx-check")
     rows = policy.observation.unnormalize(rng.normal(size=(1000, observation_dim)))
     rows = rows.astype(np.float32)
-    (actions,) = ReferenceEvaluator(model).run(None, {"observations": rows})
-    difference = float(np.abs(actions - policy.act(rows)).max())
+    outputs: Any = ReferenceEvaluator(model).run(None, {"observations": rows})
+    difference = float(np.abs(outputs[0] - policy.act(rows)).max())
     if not difference <= ONNX_TOLERANCE * max(1.0, float(constants["half"].max())):
         raise StageError(
-            f"An exported policy must act as the original within {ONNX_TOLERANCE}. {path} is off "
-            f"by {difference:.2g}. Nothing was written; please report this."
+            f"An exported policy must act as the original within {ONNX_TOLERANCE}. {path} is "
+            f"off by {difference:.2g}. Nothing was written; please report this."
         )
     path.write_bytes(model.SerializeToString())
     return difference

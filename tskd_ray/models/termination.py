@@ -64,11 +64,11 @@ class Termination:
     ) -> Self:
         """Minimise the cross-entropy on balanced batches, then choose the threshold.
 
-        `metrics_` has the learning curve and, on held-out episodes at the threshold, `precision`,
-        `recall`, `false_positive_rate` (per step), `early_false_positive_rate` and the counts
-        behind them. Early is more than `LATE_STEPS` before a termination: a step or two too soon
-        costs nothing, an early alarm costs a rollout. With fewer than two terminated episodes
-        nothing is held out and the counts are those of training.
+        `metrics_` has the learning curve and, on held-out episodes at the threshold,
+        `precision`, `recall`, `false_positive_rate` (per step), `early_false_positive_rate` and
+        the counts behind them. Early is more than `LATE_STEPS` before a termination: a step or
+        two too soon costs nothing, an early alarm costs a rollout. With fewer than two
+        terminated episodes nothing is held out and the counts are those of training.
         """
         from_NS = trajectories.observations[trajectories.step_state]
         difference_NS = trajectories.observations[trajectories.step_state + 1] - from_NS
@@ -77,14 +77,19 @@ class Termination:
         ends[trajectories.offsets[1:][trajectories.terminated] - 1] = True
         if not ends.any():
             return cls(None, state, step, 1.0, {"terminations": 0})
-        inputs = np.concatenate([state.normalize(from_NS), step.normalize(difference_NS)], axis=1)
+        inputs = np.concatenate(
+            [state.normalize(from_NS), step.normalize(difference_NS)], axis=1
+        )
         train_steps, held_steps = _split(trajectories, seed)
         pools = _pools(trajectories, ends, train_steps)
         network = BatchedMLP(inputs.shape[1], 1, HIDDEN, seed=seed, keys=[(KIND,)])
         x, y = torch.from_numpy(inputs), torch.from_numpy(ends.astype(np.float32))[:, None]
         samplers = [
             BatchSampler.shared(
-                len(pool), max(1, round(share * settings.batch_size)), seed=seed, keys=[(KIND, name)]
+                len(pool),
+                max(1, round(share * settings.batch_size)),
+                seed=seed,
+                keys=[(KIND, name)],
             )
             for name, (pool, share) in pools.items()
         ]
@@ -167,10 +172,12 @@ def _split(trajectories: Trajectories, seed: int) -> tuple[BoolArray, BoolArray]
 def _pools(
     trajectories: Trajectories, ends: BoolArray, train: BoolArray
 ) -> dict[str, tuple[IntArray, float]]:
-    """Step numbers by kind with their shares of a batch: ends, steps just before, all others."""
+    """Step numbers by kind and the share of a batch: ends, steps just before, all others."""
     late = _late(trajectories, ends)
     kinds = {"end": (ends, 0.25), "late": (late, 0.25), "other": (~ends & ~late, 0.5)}
-    pools = {name: (np.flatnonzero(rows & train), share) for name, (rows, share) in kinds.items()}
+    pools = {
+        name: (np.flatnonzero(rows & train), share) for name, (rows, share) in kinds.items()
+    }
     return {name: (rows, share) for name, (rows, share) in pools.items() if len(rows)}
 
 

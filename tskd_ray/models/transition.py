@@ -1,4 +1,4 @@
-"""Action-conditioned dynamics: the next state and the reward of (s, a), for offline rollouts (D8).
+"""Action-conditioned dynamics: next state and reward of (s, a), for offline rollouts (D8).
 
 M members · N rows · S observation dim · A action dim
 """

@@ -56,9 +56,9 @@ class TwinValue:
     ) -> Self:
         """Regress on Monte-Carlo returns first, then minimise the TD(0) error.
 
-        Terminal states have value 0 after them; time-outs bootstrap. `metrics_` has the learning
-        curve, and over the states of terminated episodes, where the Monte-Carlo return is whole,
-        `mean_value` against `mean_monte_carlo` and their `correlation` (D23).
+        Terminal states have value 0 after them; time-outs bootstrap. `metrics_` has the
+        learning curve, and over the states of terminated episodes, where the Monte-Carlo return
+        is whole, `mean_value` against `mean_monte_carlo` and their `correlation` (D23).
         """
         keys = [(KIND, member) for member in range(MEMBERS)]
         monte_carlo = monte_carlo_returns(trajectories, discount)
@@ -141,7 +141,7 @@ class TwinValue:
 
 
 def monte_carlo_returns(trajectories: Trajectories, discount: float) -> Float64Array:
-    """Discounted returns-to-go (N,); beyond a time-out the episode's mean reward goes on for ever.
+    """Discounted returns-to-go (N,); after a time-out the episode's mean reward goes on.
 
     A crude tail, but far nearer than none: it is what the warm start regresses on.
     """
@@ -155,7 +155,7 @@ def monte_carlo_returns(trajectories: Trajectories, discount: float) -> Float64A
 
 
 class _Training(nn.Module):
-    """The networks and their slow copy, whose weights are buffers: a resume brings them back."""
+    """The networks and their slow copy, whose weights are buffers: resuming restores them."""
 
     def __init__(self, network: BatchedMLP, rate: float) -> None:
         super().__init__()

@@ -125,7 +125,9 @@ def distill(
 
 def checkpoint_steps(steps: int, checkpoints: int) -> tuple[int, ...]:
     """`checkpoints` evenly spaced numbers of gradient steps, the last one `steps`."""
-    return tuple(sorted({max(1, round(steps * k / checkpoints)) for k in range(1, checkpoints + 1)}))
+    return tuple(
+        sorted({max(1, round(steps * k / checkpoints)) for k in range(1, checkpoints + 1)})
+    )
 
 
 class _Training(nn.Module):

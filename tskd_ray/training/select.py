@@ -1,0 +1,96 @@
+"""Selection: the trajectories of D_K that the student learns from (§3, D20)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tskd_ray.config.schema import SelectConfig
+from tskd_ray.data.trajectories import Origin, Trajectories
+from tskd_ray.errors import DataError
+from tskd_ray.types import BoolArray, Float64Array, IntArray
+
+HISTOGRAM_BINS = 8
+HISTOGRAM_WIDTH = 24
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Selection:
+    """Which episodes were kept, and why."""
+
+    indices: IntArray  # (n,) kept episodes, ascending
+    thresholds: dict[str, float]  # lowest kept return by scope: "global" or origin name
+    survivors: dict[str, tuple[int, int]]  # by origin name: (kept, of how many)
+    warnings: tuple[str, ...]
+
+
+def select(trajectories: Trajectories, settings: SelectConfig) -> Selection:
+    """Keep the episodes with `Σ r ≥ max Σ r − δ`, over all episodes or for each origin (D20).
+
+    A threshold over mixed origins can discard one of them whole, so survivors are counted by
+    origin and an origin without any is a warning. NaN returns are never kept.
+
+    Raises:
+        DataError: If fewer than `settings.minimum_episodes` survive; shows the returns.
+    """
+    returns = trajectories.returns
+    groups: dict[str, BoolArray] = {
+        origin.name.lower(): trajectories.episode_origin == origin
+        for origin in Origin
+        if (trajectories.episode_origin == origin).any()
+    }
+    everything = {"global": np.ones(len(returns), dtype=np.bool_)}
+    thresholds = {
+        name: _threshold(returns[members], settings.slack)
+        for name, members in (everything if settings.scope == "global" else groups).items()
+    }
+    kept = np.zeros(len(returns), dtype=np.bool_)
+    for name, members in groups.items():
+        threshold = thresholds["global" if settings.scope == "global" else name]
+        kept |= members & (returns >= threshold)  # False for NaN
+    survivors = {name: (int((kept & m).sum()), int(m.sum())) for name, m in groups.items()}
+    if kept.sum() < settings.minimum_episodes:
+        limits = ", ".join(f"{name} {value:.6g}" for name, value in thresholds.items())
+        raise DataError(
+            f"Selection must keep at least {settings.minimum_episodes} episodes. With slack "
+            f"{settings.slack} ({settings.scope}) {int(kept.sum())} of {len(returns)} reach "
+            f"the threshold ({limits}). Raise select.slack or lower select.minimum_episodes. "
+            f"Returns:\n{histogram(returns)}"
+        )
+    warnings = tuple(
+        f"Selection kept none of the {total} {name} episodes. Raise select.slack, or use "
+        "select.scope: per_origin."
+        for name, (count, total) in survivors.items()
+        if not count
+    )
+    return Selection(
+        indices=np.flatnonzero(kept),
+        thresholds=thresholds,
+        survivors=survivors,
+        warnings=warnings,
+    )
+
+
+def histogram(returns: Float64Array) -> str:
+    """The distribution of returns as text, one line per bin, highest returns first."""
+    finite = returns[np.isfinite(returns)]
+    if not len(finite):
+        return "(no finite return)"
+    counts, edges = np.histogram(finite, bins=HISTOGRAM_BINS)
+    lines = [
+        f"{low:10.1f} … {high:10.1f} {'█' * -(-HISTOGRAM_WIDTH * n // counts.max())} {n}"
+        for n, low, high in zip(counts, edges[:-1], edges[1:], strict=True)
+    ]
+    return "\n".join(reversed(lines))
+
+
+def _threshold(returns: Float64Array, slack: float | str) -> float:
+    """The best return − δ, absolute or a share of the range; without finite returns, infinity."""
+    finite = returns[np.isfinite(returns)]
+    if not len(finite):
+        return float("inf")
+    best, worst = float(finite.max()), float(finite.min())
+    if isinstance(slack, str):
+        return best - float(slack.removesuffix("%")) / 100.0 * (best - worst)
+    return best - slack
