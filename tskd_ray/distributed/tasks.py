@@ -1,0 +1,164 @@
+"""Independent named functions: each a Ray task, or one after the other in process."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tskd_ray.config.schema import ComputeConfig
+from tskd_ray.distributed.outcome import Failure, outcome, raise_failure, torch_threads
+from tskd_ray.errors import StageError
+from tskd_ray.progress import Progress, silent
+
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A call `function(**arguments, progress=...)` that a worker process can make.
+
+    The function is picklable (defined at the top of a module), tells its progress, and leaves
+    large results in folders that it is given: what it returns travels through memory.
+    """
+
+    function: Callable[..., Any]
+    arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    gpu: bool = True
+    """Hold `compute.gpus_per_worker` GPUs while it runs, if `compute.device` is cuda."""
+
+
+def _nobody(name: str) -> Progress:
+    return silent
+
+
+def run_tasks(
+    tasks: Mapping[str, Task],
+    compute: ComputeConfig,
+    *,
+    progress: Callable[[str], Progress] = _nobody,
+) -> dict[str, Any]:
+    """Run every task once; in parallel on the connected cluster unless `compute.mode` is local.
+
+    Args:
+        tasks: By name; none needs another's result.
+        compute: Each task holds `threads` CPUs and runs with that many torch threads. A task
+            whose worker is lost runs again, up to `max_attempts` times in all.
+        progress: Given a task's name, whom to tell how far it is.
+
+    Returns:
+        What each returned, by name, in the order given.
+
+    Raises:
+        TskdError: What a task raised, as it is. The others are then stopped.
+        StageError: For anything else that a task raised, or workers lost too often.
+    """
+    if compute.mode == "local":
+        return {
+            name: _value(_call(task, compute.threads, progress(name)), name)
+            for name, task in tasks.items()
+        }
+    return _run_on_ray(tasks, compute, progress)
+
+
+def _call(task: Task, threads: int, progress: Progress) -> Any:
+    with torch_threads(threads):
+        return outcome(lambda: task.function(**task.arguments, progress=progress))
+
+
+def _value(result: Any, name: str) -> Any:
+    if isinstance(result, Failure):
+        raise_failure(result, f"Task {name}")
+    return result
+
+
+def _run_on_ray(
+    tasks: Mapping[str, Task], compute: ComputeConfig, progress: Callable[[str], Progress]
+) -> dict[str, Any]:
+    import ray
+
+    hub = ray.remote(num_cpus=0)(_Board).remote()
+    attempts: Counter[str] = Counter()
+    running: dict[Any, str] = {}
+    results: dict[str, Any] = {}
+
+    def start(name: str) -> None:
+        attempts[name] += 1
+        gpus = compute.gpus_per_worker if tasks[name].gpu and compute.device == "cuda" else 0
+        # no retries by Ray: it would retry running out of memory for ever
+        remote = ray.remote(num_cpus=compute.threads, num_gpus=gpus, max_retries=0)(_call)
+        reference = remote.remote(tasks[name], compute.threads, _Teller(hub, name))
+        running[reference] = name
+
+    try:
+        for name in tasks:
+            start(name)
+        while running:
+            done, _ = ray.wait(list(running), timeout=_POLL_SECONDS)
+            _pass_on(hub, progress)
+            for reference in done:
+                name = running.pop(reference)
+                try:
+                    result = ray.get(reference)
+                except ray.exceptions.RayError as error:
+                    _check_attempts(name, attempts[name], compute, error)
+                    start(name)
+                else:
+                    results[name] = _value(result, name)
+        _pass_on(hub, progress)
+    finally:
+        for reference in running:
+            ray.cancel(reference, force=True)
+        ray.kill(hub)
+    return {name: results[name] for name in tasks}
+
+
+def _check_attempts(name: str, attempts: int, compute: ComputeConfig, error: Exception) -> None:
+    if attempts >= compute.max_attempts:
+        raise StageError(
+            f"Task {name} lost its worker {attempts} times, the last time by "
+            f"{type(error).__name__}. Is it out of memory? Run the same command again to "
+            "resume, or raise compute.max_attempts."
+        ) from error
+
+
+class _Board:
+    """Actor that holds the latest word of each task until the driver asks."""
+
+    def __init__(self) -> None:
+        self._latest: dict[str, tuple[int, int, dict[str, float]]] = {}
+
+    def tell(self, name: str, done: int, total: int, metrics: dict[str, float]) -> None:
+        self._latest[name] = (done, total, metrics)
+
+    def take(self) -> dict[str, tuple[int, int, dict[str, float]]]:
+        latest, self._latest = self._latest, {}
+        return latest
+
+
+class _Teller:
+    """`Progress` in a worker: at most two messages a second, and the last one."""
+
+    def __init__(self, hub: Any, name: str) -> None:
+        self._hub = hub
+        self._name = name
+        self._next = 0.0
+
+    def __call__(self, done: int, total: int, **metrics: float) -> None:
+        if done < total and time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + _POLL_SECONDS
+        self._hub.tell.remote(self._name, done, total, metrics)
+
+
+def _pass_on(hub: Any, progress: Callable[[str], Progress]) -> None:
+    import ray
+
+    try:
+        latest = ray.get(hub.take.remote(), timeout=10 * _POLL_SECONDS)
+    except ray.exceptions.RayError:
+        return  # the board went with its node; the work goes on untold
+    for name, (done, total, metrics) in latest.items():
+        progress(name)(done, total, **metrics)
