@@ -1,0 +1,284 @@
+"""The command line from outside: what it calls, prints and exits with."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+
+from report.report_example import example
+from tskd_ray.cli import cli, exit_code
+from tskd_ray.config.schema import Config
+from tskd_ray.errors import InputError, ResourceError, StageError
+from tskd_ray.models.mlp import BatchedMLP
+from tskd_ray.models.policy import Policy
+from tskd_ray.models.standardizer import Standardizer
+from tskd_ray.report.data import save_report_data
+
+PIPELINE = "tskd_ray.pipeline.run.run"
+
+
+@dataclass
+class Calls:
+    """What the pipeline was asked for; `error` is raised instead, if set."""
+
+    config: Config | None = None
+    until: str | None = None
+    mode: str = ""
+    error: BaseException | None = None
+
+    def __call__(self, config: Config, *, until: str | None, console: Any) -> SimpleNamespace:
+        self.config, self.until, self.mode = config, until, console.mode
+        if self.error is not None:
+            raise self.error
+        rows = example().metrics.scores if until is None else ()
+        return SimpleNamespace(folder=Path("runs/a"), report=Path("runs/a/r.html"), table=rows)
+
+
+@pytest.fixture
+def pipeline(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    calls = Calls()
+    monkeypatch.setattr(PIPELINE, calls)
+    return calls
+
+
+def commands(group: click.Group, name: str = "tskd") -> list[tuple[str, click.Command]]:
+    found: list[tuple[str, click.Command]] = [(name, group)]
+    for below, command in group.commands.items():
+        if isinstance(command, click.Group):
+            found += commands(command, f"{name} {below}")
+        else:
+            found.append((f"{name} {below}", command))
+    return found
+
+
+# -- help --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "command"), commands(cli))
+def test_each_help_shows_an_example(
+    name: str, command: click.Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code([*name.split()[1:], "--help"]) == 0
+    assert f"Example: {name}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_module_and_command_are_the_same() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tskd_ray", "--version"],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.startswith("tskd, version ")
+
+
+# -- runs --------------------------------------------------------------------------------
+
+
+def test_run_reads_the_settings_and_prints_the_scores(
+    pipeline: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(["run", "small", "stitch.epochs=5", "name=mine"]) == 0
+    assert pipeline.config is not None
+    assert (pipeline.config.name, pipeline.config.stitch.epochs) == ("mine", 5)
+    assert (pipeline.until, pipeline.mode) == (None, "auto")
+    out = capsys.readouterr().out
+    assert "71.8 ± 2.1" in out
+    assert "runs/a/r.html" in out
+
+
+def test_run_without_arguments_is_the_quick_start(pipeline: Calls) -> None:
+    assert exit_code(["run"]) == 0
+    assert pipeline.config is not None
+    assert pipeline.config.name == "quickstart"
+
+
+@pytest.mark.parametrize(
+    "verb", ["train", "generate", "stitch", "distill", "evaluate", "report"]
+)
+def test_a_stage_verb_runs_up_to_its_stage(pipeline: Calls, verb: str) -> None:
+    assert exit_code([verb, "small", "--quiet"]) == 0
+    assert (pipeline.until, pipeline.mode) == (verb, "quiet")
+
+
+def test_json_output_is_one_object_per_line(
+    pipeline: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(["run", "--json"]) == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event["event"] for event in events] == ["table", "note", "note", "data"]
+    assert events[0]["rows"][-1]["policy"] == "TSKD student"
+    assert events[-1]["values"]["report"] == "runs/a/r.html"
+
+
+def test_report_of_a_run_folder_is_written_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_report_data(example(), tmp_path)
+    assert exit_code(["report", str(tmp_path)]) == 0
+    assert str(tmp_path / "report.html") in capsys.readouterr().out
+    assert "TSKD student" in (tmp_path / "report.html").read_text()
+
+
+# -- errors ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ["run", "stitch.epocs=3"],
+            "tskd: Unknown key stitch.epocs in override 'stitch.epocs=3'. "
+            "Did you mean stitch.epochs?\n",
+        ),
+        (
+            ["run", "seed=one"],
+            "tskd: seed must be a valid integer. Got \"one\" in override 'seed=one'.\n",
+        ),
+        (
+            ["train", "a.yaml", "b.yaml"],
+            "tskd: At most one CONFIG may be given; other arguments read section.key=value. "
+            "Got a.yaml, b.yaml.\n",
+        ),
+        (
+            ["run", "nothere.yaml"],
+            "tskd: The configuration must be a YAML file or a preset (paper, quickstart, "
+            "small). Got 'nothere.yaml', which does not exist. Check the path.\n",
+        ),
+        (
+            ["run", "--quiet", "--json"],
+            "tskd: --quiet and --json exclude each other. Got both. Leave one out.\n",
+        ),
+        (
+            ["data", "info", "x", "--environment-kwargs", "[1]"],
+            "tskd: --environment-kwargs must be a YAML mapping. Got '[1]'. "
+            "Write for example '{xml_file: walker2d.xml}'.\n",
+        ),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str], pipeline: Calls
+) -> None:
+    assert exit_code(arguments) == 2
+    captured = capsys.readouterr()
+    assert (captured.err, captured.out) == (expected, "")
+    assert pipeline.config is None
+
+
+@pytest.mark.parametrize("source", ["nothere.hdf5", "builtin:nothere", "no/such-dataset-v0"])
+def test_an_unknown_dataset_is_the_users_error(
+    source: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(["data", "info", source]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("tskd: ")
+    assert source.removeprefix("builtin:") in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "expected"),
+    [
+        (ResourceError("A GPU must be there."), 2, "tskd: A GPU must be there.\n"),
+        (InputError("two\n lines"), 2, "tskd: two lines\n"),
+        (
+            StageError("The stage died."),
+            1,
+            "tskd: The stage died. (Run the same command to resume.)\n",
+        ),
+        (
+            ZeroDivisionError("a / b"),
+            1,
+            "tskd: unexpected ZeroDivisionError: a / b "
+            "(TSKD_DEBUG=1 shows where; the same command resumes.)\n",
+        ),
+        (
+            KeyboardInterrupt(),
+            130,
+            "tskd: interrupted; run the same command to resume\n",
+        ),
+    ],
+)
+def test_each_failure_has_its_exit_code(
+    pipeline: Calls,
+    error: BaseException,
+    code: int,
+    expected: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pipeline.error = error
+    assert exit_code(["run"]) == code
+    assert capsys.readouterr().err.lstrip("\n") == expected
+
+
+def test_debugging_shows_where(
+    pipeline: Calls, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TSKD_DEBUG", "1")
+    pipeline.error = StageError("died")
+    assert exit_code(["run"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_wrong_option_is_the_users_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(["run", "--fast"]) == 2
+    assert "No such option" in capsys.readouterr().err
+
+
+def test_exit_code_reaches_the_shell(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tskd_ray", "run", "epocs=1"],
+        cwd=tmp_path, check=False, capture_output=True, text=True,
+        env=os.environ | {"TSKD_DEBUG": "0"},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+
+
+# -- datasets and policies ---------------------------------------------------------------
+
+
+def test_info_of_the_built_in_dataset(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(["data", "info", "builtin:hopper-medium-replay", "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)["values"]
+    assert values["environment"]["id"] == "Hopper-v5"
+    assert (values["observation_dim"], values["action_dim"]) == (11, 3)
+
+
+def test_import_mix_and_info(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def call(*arguments: str | Path) -> dict[str, Any]:
+        assert exit_code(["data", *map(str, arguments), "--json"]) == 0
+        return json.loads(capsys.readouterr().out)["values"]
+
+    source = "builtin:hopper-medium-replay"
+    whole = call("info", source)
+    call("import", source, tmp_path / "a")
+    call("mix", tmp_path / "a", f"{source}?fraction=0.5", tmp_path / "b")
+    mixed = call("info", tmp_path / "b")
+    assert mixed["episodes"] == whole["episodes"] + round(whole["episodes"] / 2)
+
+
+@pytest.fixture
+def policy() -> Policy:
+    network = BatchedMLP(4, 2, (8,), seed=0, keys=[("student", 0)])
+    observation = Standardizer.fit(np.random.default_rng(0).normal(size=(64, 4)))
+    low, high = -np.ones(2, np.float32), np.ones(2, np.float32)
+    return Policy(network, observation, low, high)
+
+
+def test_export_writes_onnx_and_times_it(
+    policy: Policy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy.save(tmp_path / "policy")
+    assert exit_code(["export", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "p99" in out
+    assert (tmp_path / "policy" / "policy.onnx").stat().st_size > 100
