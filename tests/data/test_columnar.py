@@ -135,6 +135,24 @@ def test_other_bad_folders(tmp_path: Path, make_trajectories: Make) -> None:
         read_parquet(mixed)
 
 
+def test_a_small_file_cannot_expand_without_bounds(tmp_path: Path) -> None:
+    zeros = pa.ListArray.from_arrays([0, 2 * 10**7], pa.array(np.zeros(2 * 10**7, np.int8)))
+    columns = {name: pa.array(values) for name, values in good().items()}
+    table = pa.table(columns | {"origin": zeros})
+    pq.write_table(table, tmp_path / "a.parquet", compression="zstd")
+    assert (tmp_path / "a.parquet").stat().st_size < 100_000
+    with pytest.raises(DataError, match="declares 160,000"):
+        read_parquet(tmp_path)
+
+
+def test_damaged_metadata(tmp_path: Path, make_trajectories: Make) -> None:
+    for number, head in enumerate((b"{", b'{"format": 1, "environment": {"id": 3}}', b"[]")):
+        table = to_table(make_trajectories()).replace_schema_metadata({b"tskd_ray": head})
+        pq.write_table(table, tmp_path / f"{number}.parquet")
+        with pytest.raises(DataError, match="metadata of a Parquet dataset must be intact"):
+            read_parquet(tmp_path / f"{number}.parquet")
+
+
 def test_stale_shards_are_not_joined(tmp_path: Path, make_trajectories: Make) -> None:
     write_parquet(make_trajectories(), tmp_path)
     with pytest.raises(StorageError, match="folder of their own"):

@@ -157,7 +157,7 @@ BAD: dict[str, tuple[Arrays, str]] = {
         "actions in .* has shape (12,), expected 2",
     ),
     "deep rewards": (changed(rewards=np.zeros((12, 1))), "rewards in .* has shape (12, 1)"),
-    "scalar rewards": (changed(rewards=np.float64(3)), "one row per step"),
+    "scalar rewards": (changed(rewards=np.array(3.0)), "one row per step"),
     "text": (changed(rewards=np.array([b"a"] * 12)), "rewards in .* holds |S1"),
     "no steps": ({name: array[:0] for name, array in flat().items()}, "has no steps"),
     "no end": (

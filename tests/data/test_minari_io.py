@@ -41,6 +41,7 @@ def test_minari_opens_it(tmp_path: Path, make_trajectories: Make) -> None:
     dataset = minari.MinariDataset(path)
     assert dataset.id == "tskd/hopper/test-v0"
     assert (dataset.total_episodes, dataset.total_steps) == (3, 16)
+    assert dataset.env_spec is not None
     assert dataset.env_spec.id == "Hopper-v5"
     assert dataset.action_space == Box(-1, 1, (3,), np.float32)
     assert minari.get_normalized_score(dataset, np.array([3234.3])) == pytest.approx(1.0)
@@ -74,7 +75,11 @@ def test_same_trajectories_same_bytes(tmp_path: Path, make_trajectories: Make) -
 def test_environment_arguments_and_unknown_environments_survive(
     tmp_path: Path, make_trajectories: Make, assert_same: Same
 ) -> None:
-    bounds = {"action_low": (-1.0,) * 3, "action_high": (1.0,) * 3, "observation_dim": 11}
+    bounds: dict[str, Any] = {
+        "action_low": (-1.0,) * 3,
+        "action_high": (1.0,) * 3,
+        "observation_dim": 11,
+    }
     specs = [
         EnvironmentSpec(id="Hopper-v5", kwargs={"healthy_reward": 0.5}, **bounds),
         EnvironmentSpec(id="NotHere-v3", kwargs={"a": [1]}, max_episode_steps=7, **bounds),
@@ -129,7 +134,7 @@ def foreign(
         data_format="hdf5",
     )
     storage.update_metadata({"dataset_id": "x-v0", "minari_version": minari.__version__})
-    episode = {
+    episode: dict[str, Any] = {
         "observations": np.arange(6.0).reshape(3, 2),
         "actions": np.zeros((2, 1)),
         "rewards": np.ones(2),

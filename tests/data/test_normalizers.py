@@ -79,6 +79,12 @@ def test_cdf_of_skewed_data_is_uniform() -> None:
         assert np.mean(y <= level) == pytest.approx((level + 1) / 2, abs=0.005)
 
 
+def test_cdf_maps_an_atom_to_the_middle_of_its_share() -> None:
+    x = np.concatenate([np.linspace(-1, -0.5, 400), np.zeros(200), np.linspace(0.5, 1, 400)])
+    y = CDFNormalizer().fit(x[:, None]).normalize(np.array([[-0.5], [0.0], [0.5]]))
+    np.testing.assert_allclose(y.ravel(), [-0.2, 0.0, 0.2], atol=0.01)
+
+
 def test_minmax_is_the_line_through_the_extremes() -> None:
     x = np.array([[2.0], [4.0], [10.0]])
     assert MinMaxNormalizer().fit(x).normalize(x).ravel().tolist() == [-1.0, -0.5, 1.0]

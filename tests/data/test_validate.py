@@ -70,6 +70,8 @@ def test_action_outside_its_space(make_trajectories: Make) -> None:
     message = refused(data)
     assert "Episode 1, step 1 in some.hdf5 has 1.5 in dimension 2, outside [-1, 1]" in message
     validate(replace(data, environment=None), path="nothing known, nothing checked")
+    data.actions[6, 2] = -1.5
+    assert "has -1.5 in dimension 2" in refused(data)
 
 
 def test_rounded_bounds_pass(make_trajectories: Make) -> None:
@@ -81,6 +83,12 @@ def test_rounded_bounds_pass(make_trajectories: Make) -> None:
 def test_unbounded_space_passes(make_trajectories: Make) -> None:
     free = EnvironmentSpec(id="Free-v0", action_low=(-np.inf,) * 3, action_high=(np.inf,) * 3)
     validate(make_trajectories(environment=free), path="some.hdf5")
+
+
+def test_unknown_origin(make_trajectories: Make) -> None:
+    data = make_trajectories()
+    data.origin[3] = 7
+    assert "Origins are 0 recorded, 1 generated, 2 stitched. some.hdf5 has 7" in refused(data)
 
 
 def test_widths_of_another_environment(make_trajectories: Make) -> None:

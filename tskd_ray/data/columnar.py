@@ -111,11 +111,9 @@ def read_parquet(source: str | Path) -> Trajectories:
     for path in paths:
         try:
             file = pq.ParquetFile(path)
-            groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
-            declared = sum(group.total_byte_size for group in groups)
-            check_size(declared, path.stat().st_size, what=str(path))
+            check_size(_declared_bytes(file.metadata), path.stat().st_size, what=str(path))
             tables.append(file.read())
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise DataError(
                 f"A Parquet dataset has readable files. {path} is not: "
                 f"{reason(error)} Write it again or name another."
@@ -181,14 +179,21 @@ def from_table(table: pa.Table, *, path: str) -> Trajectories:
             values[name], rows = _flat(table, name, path)
             values[name] = values[name].astype(default.dtype)
             _check_rows(name, rows, lengths, 0, path)
-    environment = head.get("environment")
     return Trajectories(
         **values,
         terminated=_scalars(table, "terminated", np.zeros(e, dtype=bool), path),
         truncated=_scalars(table, "truncated", np.zeros(e, dtype=bool), path),
         episode_id=ids,
         episode_origin=_scalars(table, "episode_origin", np.zeros(e, dtype=np.int8), path),
-        environment=None if environment is None else EnvironmentSpec.from_dict(environment),
+        environment=head.get("environment"),
+    )
+
+
+def _declared_bytes(metadata: pq.FileMetaData) -> int:
+    """By values, not by encoded bytes: a run of equal values is encoded in a few of them."""
+    groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
+    return 8 * sum(
+        group.column(j).num_values for group in groups for j in range(group.num_columns)
     )
 
 
@@ -196,7 +201,15 @@ def _head(table: pa.Table, path: str) -> dict[str, Any]:
     text = (table.schema.metadata or {}).get(_KEY)
     if text is None:
         return {}
-    head: dict[str, Any] = json.loads(text)
+    try:
+        head: dict[str, Any] = json.loads(text)
+        if head.get("environment") is not None:
+            head["environment"] = EnvironmentSpec.from_dict(head["environment"])
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(
+            "The schema metadata of a Parquet dataset must be intact. "
+            f"{path} has {text[:80]!r}. Export it again."
+        ) from error
     if head.get("format") != FORMAT:
         raise DataError(
             f"This version reads Parquet datasets of format {FORMAT}. {path} has format "

@@ -59,7 +59,7 @@ def read_d4rl(path: str | Path, *, environment: EnvironmentSpec | None = None) -
         with h5py.File(path, "r") as file:
             columns = _read_columns(file, path)
             attributes = dict(file.attrs)
-    except OSError as error:
+    except (OSError, RuntimeError, KeyError) as error:  # h5py, by where the damage is
         raise DataError(
             f"A D4RL dataset is an HDF5 file. {path} cannot be read as one: "
             f"{reason(error)} Name another file."

@@ -60,7 +60,7 @@ def read_minari(
         metadata = list(dataset.storage.get_episode_metadata(dataset.episode_indices))
     except (
         ValueError, TypeError, KeyError, AttributeError, AssertionError, OSError,
-        gymnasium.error.Error,
+        RuntimeError, gymnasium.error.Error,
     ) as error:  # fmt: skip
         raise DataError(
             f"A Minari dataset must be readable by Minari {minari.__version__}. {path} is not: "
@@ -254,7 +254,8 @@ def _with_provenance(
 ) -> Trajectories:
     """Ours where every episode carries it, else as recorded."""
     columns: dict[str, Any] = {}
-    if all("episode_id" in entry and "episode_origin" in entry for entry in metadata):
+    names = {origin.name.lower() for origin in Origin}
+    if all("episode_id" in m and m.get("episode_origin") in names for m in metadata):
         columns["episode_id"] = np.array([int(m["episode_id"]) for m in metadata], np.int64)
         columns["episode_origin"] = np.array(
             [Origin[str(m["episode_origin"]).upper()] for m in metadata], np.int8

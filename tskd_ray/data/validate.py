@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tskd_ray.data.trajectories import Trajectories
+from tskd_ray.data.trajectories import Origin, Trajectories
 from tskd_ray.errors import DataError
 from tskd_ray.types import BoolArray, FloatArray, IntArray
 
@@ -24,7 +24,8 @@ def validate(trajectories: Trajectories, *, path: str) -> None:
 
     Raises:
         DataError: If a value is NaN or infinite, an episode has fewer than two steps, no
-            episode is complete, widths are not the environment's, or an action lies outside
+            episode is complete, an origin is unknown,
+            widths are not the environment's, or an action lies outside
             its action space.
     """
     if not trajectories.n_episodes:
@@ -42,6 +43,7 @@ def validate(trajectories: Trajectories, *, path: str) -> None:
             f"At least one episode must end, by termination or time limit. None of the "
             f"{trajectories.n_episodes} in {path} does. Mark the episode ends."
         )
+    _check_origins(trajectories, path)
     _check_width(trajectories, path)
     _check_actions(trajectories, path)
 
@@ -74,6 +76,16 @@ def _check_finite(name: str, array: FloatArray, offsets: IntArray, path: str) ->
 def _first_bad(row: FloatArray) -> float:
     row = np.atleast_1d(row)
     return float(row[~np.isfinite(row)][0])
+
+
+def _check_origins(trajectories: Trajectories, path: str) -> None:
+    codes = np.union1d(trajectories.origin, trajectories.episode_origin)
+    unknown = np.setdiff1d(codes, list(Origin))
+    if len(unknown):
+        known = ", ".join(f"{int(origin)} {origin.name.lower()}" for origin in Origin)
+        raise DataError(
+            f"Origins are {known}. {path} has {int(unknown[0])}. Correct the origin columns."
+        )
 
 
 def _check_width(trajectories: Trajectories, path: str) -> None:
