@@ -54,10 +54,10 @@ class Teacher:
 
     @classmethod
     def load(cls, folders: dict[str, Path], recorded: Trajectories, device: str = "cpu") -> Teacher:
-        """Read the four checkpoints; `folders` by name: ddr1, inverse_dynamics, …"""
+        """Read the four checkpoints; `folders` by name: ddr1, inverse-dynamics, …"""
         return cls(
             diffuser=TrajectoryDiffuser.load(folders["ddr1"], device),
-            inverse_dynamics=InverseDynamics.load(folders["inverse_dynamics"]),
+            inverse_dynamics=InverseDynamics.load(folders["inverse-dynamics"]),
             transition=Transition.load(folders["transition"]),
             termination=Termination.load(folders["termination"]),
             **facts(recorded),

@@ -36,6 +36,7 @@ VERSIONS = {
     "select": "1",
     "students": "1",
     "scores": "1",
+    "fidelity": "1",
 }
 """Of each stage's code: raise one when its results change, and stale artifacts are left behind."""
 
@@ -110,6 +111,8 @@ def build_graph(config: Config, data_key: ArtifactKey) -> dict[str, Node]:
             episodes = {"episodes": config.evaluate.episodes}
             inputs = (f"students-{name}", "data")
             graph.add(f"scores-{name}", "evaluate", episodes, inputs, "scores")
+        for name in _generated_names(config, 1):
+            graph.add("fidelity", "evaluate", {}, ("data", name))
     return graph.nodes
 
 

@@ -21,6 +21,9 @@ from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.progress import Progress, silent
 
 
+REPLAYED_EPISODES = 20
+
+
 @dataclass(frozen=True, kw_only=True)
 class Work:
     """One stage of one run, ready to be done."""
@@ -137,7 +140,12 @@ def select_trajectories(work: Work) -> None:
     trajectories = work.joined()
     selection = select(trajectories, work.config.select)
     save_arrays(trajectories.take(selection.indices), work.out)
-    work.write_json("selection", selection.to_json())
+    document = {
+        "thresholds": selection.thresholds,
+        "survivors": selection.survivors,
+        "warnings": selection.warnings,
+    }
+    work.write_json("selection", document)
 
 
 def train_students(work: Work) -> None:
@@ -198,6 +206,39 @@ def score_students(work: Work) -> None:
     work.write_json("about", about)
 
 
+def check_fidelity(work: Work) -> None:
+    """Generated steps and returns against the simulator: measured after the fact, never used."""
+    from tskd_ray.errors import DataError
+    from tskd_ray.evaluation.fidelity import one_step_fidelity, replay_returns
+
+    recorded = load_arrays(work.inputs["data"])
+    (generated,) = (load_arrays(p) for n, p in work.inputs.items() if n.startswith("generate-"))
+    environment = recorded.environment
+    assert environment is not None, "checked when the run was planned"
+    true_steps = recorded.observations[recorded.step_state + 1] - (
+        recorded.observations[recorded.step_state]
+    )
+    try:
+        fidelity = one_step_fidelity(
+            generated, environment, work.config.seed, step_std=true_steps.std(axis=0)
+        )
+    except DataError as error:
+        work.write_json("fidelity", {"unavailable": str(error)})
+        return
+    count = min(generated.n_episodes, REPLAYED_EPISODES)
+    episodes = np.linspace(0, generated.n_episodes - 1, count).astype(np.int64)
+    earned = replay_returns(generated, environment, episodes)
+    work.write_json(
+        "fidelity",
+        {
+            **fidelity.summary(),
+            "reward_sd": float(recorded.rewards.std(dtype=np.float64)),
+            "claimed_return": float(generated.returns[episodes].mean()),
+            "replayed_return": float(earned.mean()),
+        },
+    )
+
+
 TASKS: dict[str, Callable[[Work], None]] = {
     "ddr1": train_ddr1,
     "ddr2": train_ddr2,
@@ -209,5 +250,6 @@ TASKS: dict[str, Callable[[Work], None]] = {
     "select": select_trajectories,
     "students": train_students,
     "scores": score_students,
+    "fidelity": check_fidelity,
 }
 """Stages that are one task each, by stage name."""

@@ -70,7 +70,7 @@ def build_metrics(config: Config, folders: Folders, warnings: list[str]) -> Metr
         scores=tuple(rows),
         epochs=tuple(_epoch(config, folders, name) for name in _named(folders, "stitch-")),
         vital_signs=tuple(signs),
-        survivors=selection.get("survivors", {}),
+        survivors={name: kept for name, (kept, _) in selection.get("survivors", {}).items()},
         warnings=tuple(warnings),
         extra=_extra(folders),
     )
@@ -219,28 +219,29 @@ def _teacher_signs(folders: Folders) -> list[VitalSign]:
             )
         )
     fidelity = _read(folders, "fidelity", "fidelity")
-    if fidelity:
-        bias = fidelity["reward_bias"]
+    if fidelity and "unavailable" not in fidelity:
+        bias, error = fidelity["reward_error_bias"], fidelity["step_error_median"]
+        claimed, earned = fidelity["claimed_return"], fidelity["replayed_return"]
         signs += [
             VitalSign(
                 name="Generated: one-step error against the simulator",
-                value=fidelity["step_error_median"],
+                value=error,
                 threshold="below 0.3 sd of a true step",
-                warns=fidelity["step_error_median"] > 0.3,
-                meaning="median over steps; measured after the fact, never used",
+                warns=error > 0.3,
+                meaning="median over sampled steps",
             ),
             VitalSign(
-                name="Generated: claimed − true reward",
+                name="Generated: claimed − true reward, mean per step",
                 value=bias,
-                threshold="within ± 0.05 of a reward's sd",
+                threshold="within 0.05 sd of a reward",
                 warns=abs(bias) > 0.05 * fidelity["reward_sd"],
-                meaning=f"mean per step; rms {fidelity['reward_rmse']:.3f}",
+                meaning=f"rms {fidelity['reward_error_rms']:.3f}, sd {fidelity['reward_sd']:.2f}",
             ),
             VitalSign(
-                name="Generated: share of the claimed return that replays",
-                value=fidelity["replayed_share"],
-                threshold="",
-                meaning="actions replayed open-loop from the first state; small errors compound",
+                name="Generated: replayed over claimed return",
+                value=earned / claimed if claimed else None,
+                meaning=f"{earned:.0f} of {claimed:.0f}, actions played open loop: "
+                "small errors grow, so below 1 is normal",
             ),
         ]
     return signs

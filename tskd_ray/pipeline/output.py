@@ -1,0 +1,132 @@
+"""The folder of a run, for people and other programs: dataset, policy, figures, report."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from tskd_ray.config.schema import Config
+from tskd_ray.data.arrays import load_arrays
+from tskd_ray.data.minari_io import write_minari
+from tskd_ray.data.trajectories import Trajectories
+from tskd_ray.pipeline.summary import build_metrics, build_plots, reference
+from tskd_ray.report.data import (
+    Metrics,
+    ReportData,
+    RunRecord,
+    StageCost,
+    save_report_data,
+)
+
+PACKAGES = ("tskd_ray", "ray", "torch", "numpy", "faiss-cpu", "gymnasium", "mujoco", "minari", "pyarrow")
+
+
+def write_run(
+    config: Config,
+    recorded: Trajectories,
+    folders: Mapping[str, Path],
+    costs: Sequence[StageCost],
+    folder: Path,
+    *,
+    complete: bool,
+) -> tuple[Metrics, Path | None]:
+    """Write what the finished stages allow.
+
+    Args:
+        config: Of the run.
+        recorded: The recorded data.
+        folders: Finished nodes.
+        costs: What each took.
+        folder: The run's.
+        complete: Whether every stage is done, so that dataset, policy and report are due.
+
+    Returns:
+        The figures, and the report's path if it was written.
+    """
+    metrics = build_metrics(config, folders, _warnings(config))
+    data = ReportData(
+        run=RunRecord(
+            name=config.name,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            source=config.data.source,
+            environment=recorded.environment.id if recorded.environment else None,
+            rollout=config.generate.rollout if config.generate.trajectories else "none",
+            seed=config.seed,
+            config=config.model_dump(mode="json"),
+            versions=_versions(),
+            stages=tuple(costs),
+            compute=_compute(config),
+        ),
+        metrics=metrics,
+        plots=build_plots(folders),
+    )
+    save_report_data(data, folder)
+    if not complete:
+        return metrics, None
+    _write_dataset(config, recorded, folders, folder)
+    _write_policy(config, folders, folder)
+    from tskd_ray.report.html import write_report
+
+    return metrics, write_report(folder)
+
+
+def _write_dataset(
+    config: Config, recorded: Trajectories, folders: Mapping[str, Path], folder: Path
+) -> None:
+    """D_K as a Minari dataset, best episode first; replaced as a whole."""
+    last = [name for name in folders if name.startswith("stitch-")]
+    if last:
+        newest = max(last, key=lambda name: int(name.split("-")[1]))
+        augmented = load_arrays(folders[newest])
+    else:
+        new = [load_arrays(path) for name, path in folders.items() if name.startswith("generate-")]
+        augmented = Trajectories.concatenate([recorded, *new])
+    target, fresh = folder / "dataset", folder / ".dataset"
+    shutil.rmtree(fresh, ignore_errors=True)
+    write_minari(
+        augmented,
+        fresh,
+        dataset_id=f"tskd/{config.name.lower()}-v0",
+        description=f"{config.data.source} augmented by tskd_ray, rollout {config.generate.rollout}",
+        scores=reference(config, recorded),
+    )
+    shutil.rmtree(target, ignore_errors=True)
+    fresh.rename(target)
+
+
+def _write_policy(config: Config, folders: Mapping[str, Path], folder: Path) -> None:
+    """The TSKD student of the first seed, final weights: not the luckiest, the first."""
+    from tskd_ray.models.policy import Policy, export_onnx
+
+    policy = Policy.load(
+        folders["students-tskd"] / f"step-{config.distill.fit.steps}" / "seed-0"
+    )
+    policy.save(folder / "policy")
+    export_onnx(policy, folder / "policy" / "policy.onnx")
+
+
+def _warnings(config: Config) -> list[str]:
+    if config.generate.trajectories and config.generate.rollout == "environment":
+        return ["rollout: environment stepped the simulator; its students are not purely offline"]
+    return []
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+def _compute(config: Config) -> str:
+    compute = config.compute
+    where = "Ray" if compute.mode == "ray" else "local, one process"
+    return f"{where}, {os.cpu_count()} CPUs here, {compute.threads} thread(s) per worker, {compute.device}"
