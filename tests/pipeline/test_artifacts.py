@@ -89,11 +89,18 @@ def test_found_and_fetched_after_the_commit_only(store: ArtifactStore) -> None:
 
 
 def test_an_error_in_the_middle_leaves_no_trace(store: ArtifactStore) -> None:
-    with pytest.raises(RuntimeError, match="boom"), store.attempt(key()) as attempt:
-        (attempt.folder / "part").write_text("half")
-        raise RuntimeError("boom")
+    folders: list[Path] = []
+
+    def stage() -> None:
+        with store.attempt(key()) as attempt:
+            folders.append(attempt.folder)
+            (attempt.folder / "part").write_text("half")
+            raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"):
+        stage()
     assert store.find(key()) is None
-    assert not attempt.folder.exists()
+    assert not folders[0].exists()
     assert store.leftovers() == []
 
 
@@ -147,9 +154,13 @@ def test_second_writer_that_meets_the_first_at_the_manifest(
 def test_commit_checks_that_ids_are_complete_and_unique(
     store: ArtifactStore, written: list[int], message: str
 ) -> None:
-    with pytest.raises(StageError) as caught, store.attempt(key(), ids=range(3)) as attempt:
-        (attempt.folder / "part").write_text("x")
-        attempt.ids += written
+    def stage() -> None:
+        with store.attempt(key(), ids=range(3)) as attempt:
+            (attempt.folder / "part").write_text("x")
+            attempt.ids += written
+
+    with pytest.raises(StageError) as caught:
+        stage()
     assert message in str(caught.value)
     assert store.find(key()) is None
 
@@ -291,7 +302,7 @@ def test_relative_roots_mean_the_folder_of_the_command(
 
 
 def test_a_store_travels_to_workers(store: ArtifactStore) -> None:
-    copy = pickle.loads(pickle.dumps(store))
+    copy = pickle.loads(pickle.dumps(store))  # noqa: S301 - our own bytes
     assert copy.storage.root == store.storage.root
     assert copy.cache == store.cache
 

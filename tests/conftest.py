@@ -1,0 +1,29 @@
+"""The one local Ray cluster that all tests marked `ray` share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tskd_ray.config.schema import ComputeConfig
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """A cluster of three CPUs, whatever the machine has; `session` finds it and leaves it."""
+    from tskd_ray.distributed.session import quiet_environment, start_options
+
+    with pytest.MonkeyPatch.context() as environment:
+        environment.delenv("RAY_ADDRESS", raising=False)
+        quiet_environment()
+        import ray
+
+        ray.init(num_cpus=3, object_store_memory=200 << 20, **start_options())
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture
+def three_workers(ray_cluster: None) -> ComputeConfig:
+    return ComputeConfig(mode="ray", workers=3, max_attempts=3, ready_timeout=60.0)
