@@ -31,7 +31,9 @@ def test_windows_are_cut_and_masked_row_by_row() -> None:
                 assert batch.state_mask[row, j] == (at <= n)
                 assert batch.reward_mask[row, j] == (at < n)
                 if at <= n:
-                    np.testing.assert_array_equal(batch.states[row, j], episode["observations"][at])
+                    np.testing.assert_array_equal(
+                        batch.states[row, j], episode["observations"][at]
+                    )
                 if at < n:
                     assert batch.rewards[row, j] == episode["rewards"][at]
             row += 1
