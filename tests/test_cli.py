@@ -18,7 +18,7 @@ import pytest
 from report.report_example import example
 from tskd_ray.cli import cli, exit_code
 from tskd_ray.config.schema import Config
-from tskd_ray.errors import InputError, ResourceError, StageError
+from tskd_ray.errors import DataError, ResourceError, StageError
 from tskd_ray.models.mlp import BatchedMLP
 from tskd_ray.models.policy import Policy
 from tskd_ray.models.standardizer import Standardizer
@@ -188,7 +188,7 @@ def test_an_unknown_dataset_is_the_users_error(
     ("error", "code", "expected"),
     [
         (ResourceError("A GPU must be there."), 2, "tskd: A GPU must be there.\n"),
-        (InputError("two\n lines"), 2, "tskd: two lines\n"),
+        (DataError("Too few. Returns:\n 1 █\n"), 2, "tskd: Too few. Returns:\n 1 █\n"),
         (
             StageError("The stage died."),
             1,

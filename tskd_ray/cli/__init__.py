@@ -53,7 +53,7 @@ def _message(error: Exception) -> str:
 def _complain(message: str, code: int) -> int:
     if os.environ.get("TSKD_DEBUG", "0") not in ("", "0"):
         traceback.print_exc()
-    click.echo(f"tskd: {' '.join(message.split())}", err=True)
+    click.echo(f"tskd: {message.strip()}", err=True)
     return code
 
 
