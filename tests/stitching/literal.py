@@ -1,7 +1,7 @@
 """Algorithm 4 as printed, one step at a time: the slow and obvious oracle.
 
-Shares no code with tskd_ray.stitching. Two nested loops over trajectories and steps; at each step
-every state of D' is looked at. Distances are plain float64 sums, in the order of the dimensions.
+Shares no code with tskd_ray.stitching. Two nested loops over trajectories and steps; at each
+step every state of D' is looked at. Distances are plain float64 sums over the dimensions.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def literal_decision(
     return -1, "dynamics"
 
 
-def literal_epoch(
+def literal_epoch(  # noqa: C901, PLR0912, PLR0915 - one loop, as printed
     episodes: list[dict[str, Any]],
     *,
     value: Callable[..., Any],

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from stitching.cases import Case, GaussianTable, random_case
 from stitching.literal import Literal, literal_decision, literal_epoch, literal_states
-
 from tskd_ray.data.trajectories import Origin, Trajectories
 from tskd_ray.errors import ConfigError, DataError
 from tskd_ray.stitching.epoch import StitchResult, finish_epoch, stitch_epoch
 from tskd_ray.stitching.hops import HopDecisions, Verdict, decide_hops
-from tskd_ray.stitching.problem import hop_problem
+from tskd_ray.stitching.problem import Search, hop_problem
 
 BATCHES = 25
 CASES_PER_BATCH = 24
@@ -75,6 +75,7 @@ def test_each_transition_is_decided_as_the_loop_decides_it(batch: int) -> None:
         case = random_case(seed)
         options, trajectories = case.options, case.trajectories
         states = literal_states(trajectories.episodes(), options["value"])
+        backends: tuple[tuple[Search, int | None], ...] = (("cells", 5), ("faiss-flat", None))
         names = ("value", "log_density", "radius", "candidate")
         shared = {name: options[name] for name in names}
         scale = [1.0] * trajectories.observation_dim
@@ -89,7 +90,7 @@ def test_each_transition_is_decided_as_the_loop_decides_it(batch: int) -> None:
             )
             for i in trajectories.step_state
         ]
-        for search, n_cells in (("cells", 5), ("faiss-flat", None)):
+        for search, n_cells in backends:
             problem = hop_problem(trajectories, **shared, search=search, n_cells=n_cells)
             decided = decide_hops(problem)
             got = [
@@ -245,12 +246,14 @@ def test_a_state_is_never_its_own_destination() -> None:
 
 def test_equal_densities_pass_and_lower_ones_do_not() -> None:
     trajectories = two_lines([0.0], [0.0, 1.0])
+
+    def equal(members: int, level: float) -> Any:
+        return lambda S, S2: np.full((members, len(S)), level)
+
     for level in (-700.3, 0.1, 900.7):
         for members in (1, 3, 7):
-            equal = directed(
-                trajectories, log_density=lambda S, S2: np.full((members, len(S)), level)
-            )
-            assert equal.counts.hops_accepted == 1, (level, members)
+            result = directed(trajectories, log_density=equal(members, level))
+            assert result.counts.hops_accepted == 1, (level, members)
     lower = directed(
         trajectories,
         log_density=lambda S, S2: np.where(S2[:, 1] > 0, np.nextafter(0.5, 0), 0.5)[None],
@@ -352,9 +355,10 @@ def test_gaussian_arrays_and_model_and_callable_agree() -> None:
             case.trajectories.observations[case.trajectories.step_state]
         )
 
+    densities: list[Any] = [model, Arrays(), model.__call__]
     results = [
         stitch_epoch(case.trajectories, **(case.options | {"log_density": density}))
-        for density in (model, Arrays(), model.__call__)
+        for density in densities
     ]
     for other in results[1:]:
         np.testing.assert_array_equal(other.hops, results[0].hops)

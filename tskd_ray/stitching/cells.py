@@ -9,19 +9,19 @@ lists a neighbourhood, so its memory is constant and a larger radius costs hardl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from tskd_ray.data.trajectories import ranges
 from tskd_ray.types import Float64Array, FloatArray, IntArray
 
 _FEW = 128
 """So few states are one cell: k-means would cost more than it saves."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Cells:
-    """Cells sorted by their lowest rank, their members by rank."""
+class Cells(NamedTuple):
+    """Cells sorted by their lowest rank, their members by rank; a tuple, as kernels want."""
 
     centroids: Float64Array  # (C, d)
     radii: Float64Array  # (C,) largest distance of a member to the centroid
@@ -48,7 +48,7 @@ def build_cells(points: FloatArray, assignment: IntArray) -> Cells:
     start = np.append(start, len(order)).astype(np.int64)
     by_lowest = np.argsort(order[start[:-1]], kind="stable")
     sizes = np.diff(start)[by_lowest]
-    order = order[np.concatenate([np.arange(start[c], start[c + 1]) for c in by_lowest])]
+    order = order[ranges(start[by_lowest], sizes)]
     start = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     members = np.ascontiguousarray(points[order])
     sums = np.add.reduceat(members.astype(np.float64), start[:-1], axis=0)

@@ -102,7 +102,7 @@ def stitch_epoch(
     Within an epoch everything a decision looks at is frozen, so each transition is decided
     once, walks are pointer chasing, and models see each distinct hop once.
 
-    Main arguments:
+    Args:
         trajectories: D' = D and the generated ones after it; the order is part of the input.
         value: V(S) -> (n,). Called once per state, in fixed-size blocks.
         log_density: log p_m(S2 | S) -> (M, n); or, faster, an object with `gaussian(S)` ->
@@ -110,8 +110,6 @@ def stitch_epoch(
         action: Inverse dynamics f(S, S2) -> (n, a). Called on distinct used hops only.
         reward: DDR-II's reward of (S, S2) -> (n,). Called likewise.
         radius: ρ, inclusive. `suggest_radius` finds one by neighbour count.
-
-    Other arguments:
         acceptance: p̃; a new trajectory must be this much better, as a share of |return|.
         candidate: "dynamics_first", or "best_value_first" (as printed; D18).
         improvement: "absolute", or "paper", under which worse ones replace negative ones (D14).
@@ -285,7 +283,7 @@ def _assemble(
 def _end_flags(
     old: Trajectories, walks: Walks, episodes: IntArray
 ) -> tuple[BoolArray, BoolArray]:
-    """Flags of the episode whose final state a walk reached; cycles and caps are truncations."""
+    """Flags of the episode whose final state a walk reached; cycle and cap are truncations."""
     cut = walks.end[episodes] >= END_NAMES.index("cycle")
     landed = _episode_of_state(old, walks.last_state[episodes])
     return ~cut & old.terminated[landed], cut | old.truncated[landed]
@@ -298,7 +296,7 @@ def _episode_of_state(trajectories: Trajectories, states: IntArray) -> IntArray:
 def _predicted(
     name: str, model: PairModel, sources: FloatArray, targets: FloatArray, like: FloatArray
 ) -> FloatArray:
-    """A model's rows for the used hops, in the shape and dtype of the recorded column `like`."""
+    """A model's rows for the used hops, in shape and dtype as the recorded column `like`."""
     if not len(sources):
         return like[:0]
     rows = in_blocks(model, sources, targets)

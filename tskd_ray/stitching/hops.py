@@ -12,13 +12,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tskd_ray.errors import DataError
+from tskd_ray.stitching.cells import Cells
 from tskd_ray.stitching.problem import HopProblem
 from tskd_ray.types import BoolArray, FloatArray, Int8Array, IntArray
+
+if TYPE_CHECKING:
+    from tskd_ray.stitching.kernels import Gaussians, Queries, Space
 
 _CHUNK = 8_192
 """Transitions decided at a time: bounds the memory of gathered densities and candidates."""
@@ -123,29 +127,17 @@ def count_neighbours(
 
     order = np.argsort(_cell_of(problem, transitions), kind="stable")
     arrival = problem.source[transitions[order]] + 1
-    cells = problem.cells
-    in_order = np.zeros(len(transitions), dtype=np.int64)
-    kernels.count_in_cells(
-        arrival,
-        _cell_of(problem, transitions[order]),
-        problem.rank[arrival - 1],
-        problem.rank[arrival],
-        most,
-        *_fixed(problem.points),
-        problem.limit,
-        problem.radius,
-        *_fixed(cells.centroids, cells.radii, cells.lowest, cells.start, cells.ranks),
-        *_fixed(cells.distances, cells.members),
-        in_order,
-    )
-    count[order] = in_order
+    counted = np.zeros(len(transitions), dtype=np.int64)
+    queries = _queries(problem, transitions[order], floor=problem.rank[arrival])
+    kernels.count_in_cells(queries, most, *_space_and_cells(problem), counted)
+    count[order] = counted
     return count
 
 
 def _decide_in_kernel(problem: HopProblem, chunk: IntArray) -> HopDecisions:
     """Gaussian densities over cells: eq. 9 is a predicate inside the compiled search."""
-    found, better = _search_cells(problem, chunk, _no_floor(chunk), 1, test_dynamics=True)
-    return _verdicts(problem, chunk, found[:, 0], better)
+    found, tested = _search_cells(problem, chunk, _no_floor(chunk), 1, test_dynamics=True)
+    return _verdicts(problem, chunk, found[:, 0], tested)
 
 
 def _decide_in_rounds(problem: HopProblem, chunk: IntArray) -> HopDecisions:
@@ -234,31 +226,44 @@ def _flat_neighbours(problem: HopProblem, chunk: IntArray) -> Any:
 def _search_cells(
     problem: HopProblem, chunk: IntArray, floor: IntArray, k: int, *, test_dynamics: bool
 ) -> tuple[IntArray, BoolArray]:
+    """The k lowest admissible ranks, (n, k), and whether eq. 9 was tested at all, (n,)."""
     from tskd_ray.stitching import kernels
 
-    cells = problem.cells
-    assert cells is not None
-    arrival = problem.source[chunk] + 1
     found = np.empty((len(chunk), k), dtype=np.int64)
-    better = np.zeros(len(chunk), dtype=np.bool_)
-    mean, log_std = _gaussian_rows(problem, chunk if test_dynamics else None)
-    kernels.best_in_cells(
-        arrival,
-        _cell_of(problem, chunk),
-        floor,
-        problem.threshold[chunk],
-        problem.rank[arrival - 1],
-        *_fixed(problem.points),
-        problem.limit,
-        problem.radius,
-        *_fixed(cells.centroids, cells.radii, cells.lowest, cells.start, cells.ranks),
-        *_fixed(cells.distances, cells.members, problem.states, problem.of_rank),
-        mean,
-        log_std,
-        found,
-        better,
+    tested = np.zeros(len(chunk), dtype=np.bool_)
+    queries = _queries(problem, chunk, floor)
+    gaussians = _gaussians(problem, chunk if test_dynamics else None)
+    kernels.best_in_cells(queries, *_space_and_cells(problem), gaussians, found, tested)
+    return found, tested
+
+
+def _queries(problem: HopProblem, chunk: IntArray, floor: IntArray) -> Queries:
+    from tskd_ray.stitching.kernels import Queries
+
+    source = problem.source[chunk]
+    return Queries(
+        arrival=source + 1,
+        cell=_cell_of(problem, chunk),
+        floor=floor,
+        stop=problem.threshold[chunk],
+        own=problem.rank[source],
     )
-    return found, better
+
+
+def _space_and_cells(problem: HopProblem) -> tuple[Space, Cells]:
+    """The kernels' view of a problem.
+
+    Read-only, so that mapped and plain arrays are one type, compiled for once.
+    """
+    from tskd_ray.stitching.kernels import Space
+
+    assert problem.cells is not None
+    space = Space(
+        *map(_read_only, (problem.points, problem.states, problem.of_rank)),
+        limit=problem.limit,
+        radius=problem.radius,
+    )
+    return space, Cells(*map(_read_only, problem.cells))
 
 
 def _passes(
@@ -276,16 +281,18 @@ def _passes(
         else:
             from tskd_ray.stitching import kernels
 
-            mean, log_std = _gaussian_rows(problem, chunk[part])
-            states = _fixed(problem.states)[0]
             kernels.plausible_pairs(
-                states, source + 1, candidate[part], mean, log_std, passed[part]
+                _read_only(problem.states),
+                source + 1,
+                candidate[part],
+                _gaussians(problem, chunk[part]),
+                passed[part],
             )
     return passed
 
 
 def _mean_log_density(problem: HopProblem, chunk: IntArray) -> FloatArray:
-    """log mean_m p_m(s' | s), (n,): the right side of eq. 9; exact for equal densities (D13)."""
+    """Right side of eq. 9, log mean_m p_m(s' | s), (n,); exact for equal densities (D13)."""
     required = np.empty(len(chunk))
     for i in range(0, len(chunk), _PAIRS):
         source = problem.source[chunk[i : i + _PAIRS]]
@@ -308,14 +315,14 @@ def _call_density(problem: HopProblem, source: IntArray, arrival: IntArray) -> F
     return log_p.astype(np.float64)
 
 
-def _gaussian_rows(
-    problem: HopProblem, chunk: IntArray | None
-) -> tuple[FloatArray, FloatArray]:
-    """Mean and log deviation of the chunk's transitions in float64, (M, n, d); M = 0 for None."""
+def _gaussians(problem: HopProblem, chunk: IntArray | None) -> Gaussians:
+    """The predictions for the chunk's transitions in float64, none for None."""
+    from tskd_ray.stitching.kernels import Gaussians
+
     if chunk is None or problem.mean is None or problem.log_std is None:
         empty = np.zeros((0, 0, problem.states.shape[1]))
-        return empty, empty
-    return (
+        return Gaussians(empty, empty)
+    return Gaussians(
         np.ascontiguousarray(problem.mean[:, chunk], dtype=np.float64),
         np.ascontiguousarray(problem.log_std[:, chunk], dtype=np.float64),
     )
@@ -336,9 +343,7 @@ def _no_floor(chunk: IntArray) -> IntArray:
     return np.full(len(chunk), -1, dtype=np.int64)
 
 
-def _fixed(*arrays: Any) -> list[Any]:
-    """Read-only views: mapped and plain arrays are then one type, compiled for once."""
-    views = [np.asarray(array).view() for array in arrays]
-    for view in views:
-        view.flags.writeable = False
-    return views
+def _read_only(array: Any) -> Any:
+    view = np.asarray(array).view()
+    view.flags.writeable = False
+    return view

@@ -44,9 +44,9 @@ def assign_cells(points: FloatArray, n_cells: int, *, iterations: int = 8) -> In
 class FlatIndex:
     """All points within a radius by `IndexFlatL2`, a few more rather than one too few.
 
-    FAISS compares float32 distances strictly, and loses pairs by cancellation when data lies far
-    from the origin (D16): the data is centred and scaled to unit size, searched with a slack
-    that covers every rounding error, and the caller decides each pair again in float64.
+    FAISS compares float32 distances strictly, and loses pairs by cancellation when data lies
+    far from the origin (D16): the data is centred and scaled to unit size, searched with a
+    slack that covers every rounding error, and the caller decides each pair in float64.
     """
 
     def __init__(self, points: FloatArray) -> None:

@@ -1,30 +1,66 @@
-"""Compiled inner loops of the hop search and of the walks.
+"""Compiled inner loops of the hop search.
 
-S states · F candidate states, in cells · C cells · n queries · M ensemble members · d dims
+S states · F candidate states, in cells · n queries · M ensemble members · d dims
 
 Imported only where a loop is about to run, since importing numba takes as long as small work.
 Everything is plain float64 without fast-math: sums run in the order they are written, so that
 a decision does not depend on the machine's vector width, the thread or the search backend.
+All that a kernel calls is in this file: numba's cache notices changes of no other one.
 """
 # numba's decorators are untyped
-# pyright: reportUntypedFunctionDecorator=false, reportMissingTypeStubs=false
-# pyright: reportUnknownVariableType=false
+# pyright: reportUntypedFunctionDecorator=false
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from tskd_ray.types import BoolArray, Float64Array, FloatArray, Int8Array, IntArray
+from tskd_ray.stitching.cells import Cells
+from tskd_ray.types import BoolArray, Float64Array, FloatArray, IntArray
 
 SLACK = 1e-9
 """Relative allowance for rounding when a cell or a member is ruled out by the triangle
 inequality; far above (d + 4)·2⁻⁵³ for any d met here, and never part of a decision."""
 
-TERMINATED, TRUNCATED, CYCLE, CAP = 0, 1, 2, 3
-"""How a walk ended, in the order of `walks.END_NAMES`."""
+
+class Space(NamedTuple):
+    """Where the states are, and what counts as near."""
+
+    points: FloatArray  # (S, d) coordinates in the metric of the radius
+    states: FloatArray  # (S, d) raw
+    of_rank: IntArray  # (F,) state of each rank
+    limit: float  # largest squared distance that counts as within the radius
+    radius: float
+
+
+class Queries(NamedTuple):
+    """Transitions s -> s', sorted by cell."""
+
+    arrival: IntArray  # (n,) state number of s', whose neighbourhood is searched
+    cell: IntArray  # (n,) cell of s'; -1 if it is in none
+    floor: IntArray  # (n,) only ranks with floor < rank < stop are admissible
+    stop: IntArray  # (n,)
+    own: IntArray  # (n,) rank of s, never its own destination (D16)
+
+
+class Gaussians(NamedTuple):
+    """An ensemble's prediction of the next state, per query; M = 0 leaves eq. 9 out."""
+
+    mean: Float64Array  # (M, n, d)
+    log_std: Float64Array  # (M, n, d)
+
+
+class Scratch(NamedTuple):
+    """Of one query: what eq. 9 needs again for every candidate."""
+
+    precision: Float64Array  # (M, d)
+    norm: Float64Array  # (M,) log density of the mean, but for d/2·log 2π
+    log_p: Float64Array  # (M,)
+    least: Float64Array  # (1,) right side of eq. 9
+    ready: BoolArray  # (1,) whether the above are filled in
 
 
 @njit(nogil=True, cache=True)
@@ -68,7 +104,7 @@ def _log_mean_exp(log_p: Float64Array) -> float:
 def _log_density(
     x: FloatArray, mean: Float64Array, precision: Float64Array, norm: float, least: float
 ) -> float:
-    """log N(x; mean, 1/precision²) up to d/2·log 2π; may stop early once below `least`."""
+    """Log N(x; mean, 1/precision²) up to d/2·log 2π; may stop early once below `least`."""
     total = 0.0
     for k in range(mean.shape[0]):
         z = (np.float64(x[k]) - mean[k]) * precision[k]
@@ -79,35 +115,37 @@ def _log_density(
 
 
 @njit(nogil=True, cache=True)
-def _prepare(
-    recorded: FloatArray,
-    mean_Md: Float64Array,
-    log_std_Md: Float64Array,
-    precision_Md: Float64Array,
-    norm_M: Float64Array,
-    log_p_M: Float64Array,
-) -> float:
-    """Fill the scratch arrays of one transition; its right side of eq. 9, in log space (D13)."""
-    for m in range(mean_Md.shape[0]):
-        norm_M[m] = 0.0
-        for k in range(mean_Md.shape[1]):
-            precision_Md[m, k] = math.exp(-log_std_Md[m, k])
-            norm_M[m] -= log_std_Md[m, k]
-        log_p_M[m] = _log_density(recorded, mean_Md[m], precision_Md[m], norm_M[m], -np.inf)
-    return _log_mean_exp(log_p_M)
+def _scratch(gaussians: Gaussians) -> Scratch:
+    M, _, d = gaussians.mean.shape
+    ready = np.zeros(1, dtype=np.bool_)
+    return Scratch(np.empty((M, d)), np.empty(M), np.empty(M), np.empty(1), ready)
+
+
+@njit(nogil=True, cache=True)
+def _prepare(q: int, recorded: FloatArray, gaussians: Gaussians, scratch: Scratch) -> float:
+    """Fill the scratch of query q; the right side of eq. 9, in log space (D13)."""
+    M, _, d = gaussians.mean.shape
+    for m in range(M):
+        scratch.norm[m] = 0.0
+        for k in range(d):
+            scratch.precision[m, k] = math.exp(-gaussians.log_std[m, q, k])
+            scratch.norm[m] -= gaussians.log_std[m, q, k]
+        scratch.log_p[m] = _log_density(
+            recorded, gaussians.mean[m, q], scratch.precision[m], scratch.norm[m], -np.inf
+        )
+    return _log_mean_exp(scratch.log_p)
 
 
 @njit(nogil=True, cache=True)
 def _plausible(
-    x: FloatArray,
-    mean_Md: Float64Array,
-    precision_Md: Float64Array,
-    norm_M: Float64Array,
-    least: float,
+    q: int, x: FloatArray, gaussians: Gaussians, scratch: Scratch, least: float
 ) -> bool:
     """min_m log p_m(x) >= least; a NaN on either side refuses (D17)."""
-    for m in range(mean_Md.shape[0]):
-        if not _log_density(x, mean_Md[m], precision_Md[m], norm_M[m], least) >= least:
+    for m in range(gaussians.mean.shape[0]):
+        log_p = _log_density(
+            x, gaussians.mean[m, q], scratch.precision[m], scratch.norm[m], least
+        )
+        if not log_p >= least:
             return False
     return True
 
@@ -117,39 +155,43 @@ def plausible_pairs(
     states: FloatArray,
     arrival: IntArray,
     candidate: IntArray,
-    mean: Float64Array,
-    log_std: Float64Array,
+    gaussians: Gaussians,
     accepted: BoolArray,
 ) -> None:
     """Eq. 9 for each row: `candidate[q]` against the recorded `arrival[q]`, into `accepted`."""
-    M, n, d = mean.shape
-    precision, norm, log_p = np.empty((M, d)), np.empty(M), np.empty(M)
-    for q in range(n):
-        mean_Md, log_std_Md = mean[:, q], log_std[:, q]
-        least = _prepare(states[arrival[q]], mean_Md, log_std_Md, precision, norm, log_p)
-        accepted[q] = _plausible(states[candidate[q]], mean_Md, precision, norm, least)
+    scratch = _scratch(gaussians)
+    for q in range(arrival.shape[0]):
+        least = _prepare(q, states[arrival[q]], gaussians, scratch)
+        accepted[q] = _plausible(q, states[candidate[q]], gaussians, scratch, least)
 
 
 @njit(nogil=True, cache=True)
 def _near_cells(
-    centre: FloatArray,
-    reach: float,
-    stop: int,
-    centroids: Float64Array,
-    radii: Float64Array,
-    lowest: IntArray,
-    near: IntArray,
+    centre: FloatArray, reach: float, stop: int, cells: Cells, near: IntArray
 ) -> int:
     """List in `near` the cells that may hold a rank below `stop` within `reach` of `centre`."""
     count = 0
-    for c in range(lowest.shape[0]):
-        if lowest[c] >= stop:
+    for c in range(cells.lowest.shape[0]):
+        if cells.lowest[c] >= stop:
             break  # cells are sorted by their lowest rank
         # "not >": where numbers overflowed to NaN, nothing may be ruled out
-        if not _distance(centre, centroids[c]) > (reach + radii[c]) * (1 + SLACK):
+        if not _distance(centre, cells.centroids[c]) > (reach + cells.radii[c]) * (1 + SLACK):
             near[count] = c
             count += 1
     return count
+
+
+@njit(nogil=True, cache=True)
+def _cells_of_group(
+    first: int, stop: int, queries: Queries, space: Space, cells: Cells, near: IntArray
+) -> int:
+    """The cells that a query of the same cell as query `first` may have to visit."""
+    cell = queries.cell[first]
+    if cell < 0:
+        point = space.points[queries.arrival[first]]
+        return _near_cells(point, space.radius, stop, cells, near)
+    reach = float(cells.radii[cell]) + space.radius
+    return _near_cells(cells.centroids[cell], reach, stop, cells, near)
 
 
 @njit(nogil=True, cache=True)
@@ -162,234 +204,162 @@ def _group_end(cell: IntArray, first: int) -> int:
 
 
 @njit(nogil=True, cache=True)
-def best_in_cells(
-    arrival: IntArray,
-    cell: IntArray,
-    floor: IntArray,
-    stop: IntArray,
-    own: IntArray,
-    points: FloatArray,
-    limit: float,
-    radius: float,
-    centroids: Float64Array,
-    radii: Float64Array,
-    lowest: IntArray,
-    start: IntArray,
-    ranks: IntArray,
-    distances: Float64Array,
-    members: FloatArray,
-    states: FloatArray,
-    state_of_rank: IntArray,
-    mean: Float64Array,
-    log_std: Float64Array,
-    found: IntArray,
-    better: BoolArray,
-) -> None:
-    """The lowest admissible ranks within `radius` of each query, exactly.
+def _insert(rank: int, found: IntArray) -> int:
+    """Sort `rank` into the k lowest ranks `found`, dropping the highest; the new highest."""
+    place = found.shape[0] - 1
+    while place > 0 and found[place - 1] > rank:
+        found[place] = found[place - 1]
+        place -= 1
+    found[place] = rank
+    return found[-1]
 
-    Queries come sorted by cell. Those of one cell share a list of the cells within reach, made
-    once per cell; a query then visits them in the order of their lowest rank, and a cell's
-    members by rank, until nothing better can follow.
+
+@njit(nogil=True, cache=True)
+def _may_be_within(distance: float, away: float, radius: float) -> bool:
+    """By the triangle inequality; both distances are to the centroid of the cell."""
+    # "not >": where numbers overflowed to NaN, nothing may be ruled out
+    return not abs(distance - away) > radius + SLACK * (distance + away + radius)
+
+
+@njit(nogil=True, cache=True)
+def _search_cell(
+    c: int,
+    q: int,
+    bound: int,
+    query: FloatArray,
+    away: float,
+    queries: Queries,
+    space: Space,
+    cells: Cells,
+    gaussians: Gaussians,
+    scratch: Scratch,
+    found: IntArray,
+) -> int:
+    """Take what members of cell `c` are admissible, by rank; the new bound."""
+    for i in range(cells.start[c], cells.start[c + 1]):
+        rank = cells.ranks[i]
+        if rank >= bound:
+            break
+        if not _may_be_within(cells.distances[i], away, space.radius):
+            continue
+        if rank <= queries.floor[q] or rank == queries.own[q]:
+            continue
+        if not _within(query, cells.members[i], space.limit):
+            continue
+        if gaussians.mean.shape[0]:
+            if not scratch.ready[0]:
+                scratch.ready[0] = True
+                recorded = space.states[queries.arrival[q]]
+                scratch.least[0] = _prepare(q, recorded, gaussians, scratch)
+            x = space.states[space.of_rank[rank]]
+            if not _plausible(q, x, gaussians, scratch, scratch.least[0]):
+                continue
+        bound = min(bound, _insert(rank, found))
+    return bound
+
+
+@njit(nogil=True, cache=True)
+def _search(
+    q: int,
+    queries: Queries,
+    space: Space,
+    cells: Cells,
+    near: IntArray,
+    gaussians: Gaussians,
+    scratch: Scratch,
+    found: IntArray,
+) -> None:
+    """Fill `found`, (k,), for query q.
+
+    Visits the cells of `near` in the order of their lowest rank, and the members of a cell by
+    rank, until nothing better than the k-th rank found can follow.
+    """
+    query, bound = space.points[queries.arrival[q]], queries.stop[q]
+    for c in near:
+        if cells.lowest[c] >= bound:
+            break
+        away = _distance(query, cells.centroids[c])
+        if not away > (cells.radii[c] + space.radius) * (1 + SLACK):
+            bound = _search_cell(
+                c, q, bound, query, away, queries, space, cells, gaussians, scratch, found
+            )
+
+
+@njit(nogil=True, cache=True)
+def best_in_cells(
+    queries: Queries,
+    space: Space,
+    cells: Cells,
+    gaussians: Gaussians,
+    found: IntArray,
+    tested: BoolArray,
+) -> None:
+    """The lowest admissible ranks within the radius of each query, exactly.
+
+    Queries of one cell share a list of the cells within reach, made once for all of them.
 
     Args:
-        arrival: (n,) state number s' whose neighbourhood is searched.
-        cell: (n,) cell of s', or -1 if it is in none.
-        floor, stop: (n,) only ranks with floor < rank < stop are admissible.
-        own: (n,) rank of the state s that is left, never its own destination (D16).
-        points: (S, d) coordinates in the metric of the radius.
-        limit: Largest squared distance that counts as within the radius.
-        mean, log_std: (M, n, d) of the next state, per query; M = 0 skips eq. 9.
+        queries: Sorted by cell, or each makes a list of its own.
+        space: Coordinates and radius.
+        cells: All candidates.
+        gaussians: Predictions that the candidates must pass eq. 9 against, if any.
         found: (n, k) filled with the k lowest ranks, ascending; S marks an empty place.
-        better: (n,) set where a state passed every test but eq. 9.
+        tested: (n,) set where eq. 9 was tested, on a state that passed all else.
     """
-    n, k = found.shape
-    M, d = mean.shape[0], points.shape[1]
-    nothing = points.shape[0]
-    near = np.empty(lowest.shape[0], dtype=np.int64)
-    precision, norm, log_p = np.empty((M, mean.shape[2])), np.empty(M), np.empty(M)
-    query = np.empty(d)
+    near = np.empty(cells.lowest.shape[0], dtype=np.int64)
+    scratch = _scratch(gaussians)
+    found[:] = space.points.shape[0]
     first = 0
-    while first < n:
-        last = _group_end(cell, first)
-        highest = 0
+    while first < found.shape[0]:
+        last = _group_end(queries.cell, first)
+        stop = queries.stop[first:last].max()
+        n_near = _cells_of_group(first, stop, queries, space, cells, near)
         for q in range(first, last):
-            highest = max(highest, stop[q])
-        if cell[first] >= 0:
-            g = cell[first]
-            n_near = _near_cells(
-                centroids[g], radii[g] + radius, highest, centroids, radii, lowest, near
-            )
-        else:
-            n_near = _near_cells(
-                points[arrival[first]], radius, highest, centroids, radii, lowest, near
-            )
-        for q in range(first, last):
-            bound, least, ready = stop[q], np.nan, False
-            for j in range(k):
-                found[q, j] = nothing
-            for j in range(d):
-                query[j] = points[arrival[q], j]
-            for j in range(n_near):
-                c = near[j]
-                if lowest[c] >= bound:
-                    break
-                away = _distance(query, centroids[c])
-                if away > (radii[c] + radius) * (1 + SLACK):
-                    continue
-                for i in range(start[c], start[c + 1]):
-                    rank = ranks[i]
-                    if rank >= bound:
-                        break
-                    gap = abs(distances[i] - away)
-                    if gap > radius + SLACK * (distances[i] + away + radius):
-                        continue
-                    if rank <= floor[q] or not _within(query, members[i], limit):
-                        continue
-                    if rank == own[q]:
-                        continue
-                    better[q] = True
-                    if M > 0:
-                        if not ready:
-                            least = _prepare(
-                                states[arrival[q]], mean[:, q], log_std[:, q],
-                                precision, norm, log_p,
-                            )  # fmt: skip
-                            ready = True
-                        x = states[state_of_rank[rank]]
-                        if not _plausible(x, mean[:, q], precision, norm, least):
-                            continue
-                    place = k - 1
-                    while place > 0 and found[q, place - 1] > rank:
-                        found[q, place] = found[q, place - 1]
-                        place -= 1
-                    found[q, place] = rank
-                    if found[q, k - 1] < bound:
-                        bound = found[q, k - 1]
+            scratch.ready[0] = False
+            _search(q, queries, space, cells, near[:n_near], gaussians, scratch, found[q])
+            tested[q] = scratch.ready[0]
         first = last
+
+
+@njit(nogil=True, cache=True)
+def _count(
+    q: int, most: int, queries: Queries, space: Space, cells: Cells, near: IntArray
+) -> int:
+    """Candidates within the radius of query q but s and s'; stops at `most`."""
+    query, radius, total = space.points[queries.arrival[q]], space.radius, 0
+    for c in near:
+        away = _distance(query, cells.centroids[c])
+        if away > (cells.radii[c] + radius) * (1 + SLACK):
+            continue
+        for i in range(cells.start[c], cells.start[c + 1]):
+            if not _may_be_within(cells.distances[i], away, radius):
+                continue
+            if cells.ranks[i] == queries.own[q] or cells.ranks[i] == queries.floor[q]:
+                continue
+            total += _within(query, cells.members[i], space.limit)
+            if total >= most:
+                return total
+    return total
 
 
 @njit(nogil=True, cache=True)
 def count_in_cells(
-    arrival: IntArray,
-    cell: IntArray,
-    own: IntArray,
-    arrival_rank: IntArray,
-    most: int,
-    points: FloatArray,
-    limit: float,
-    radius: float,
-    centroids: Float64Array,
-    radii: Float64Array,
-    lowest: IntArray,
-    start: IntArray,
-    ranks: IntArray,
-    distances: Float64Array,
-    members: FloatArray,
-    count: IntArray,
+    queries: Queries, most: int, space: Space, cells: Cells, count: IntArray
 ) -> None:
-    """How many candidates lie within `radius` of each s', besides s and s' themselves.
-
-    Stops at `most` per query; otherwise as `best_in_cells`.
-    """
-    near = np.empty(lowest.shape[0], dtype=np.int64)
-    nothing = points.shape[0]
-    first = 0
-    while first < arrival.shape[0]:
-        last = _group_end(cell, first)
-        if cell[first] >= 0:
-            g = cell[first]
-            n_near = _near_cells(
-                centroids[g], radii[g] + radius, nothing, centroids, radii, lowest, near
-            )
-        else:
-            n_near = _near_cells(
-                points[arrival[first]], radius, nothing, centroids, radii, lowest, near
-            )
-        for q in range(first, last):
-            total = 0
-            for j in range(n_near):
-                c = near[j]
-                if total >= most:
-                    break
-                away = _distance(points[arrival[q]], centroids[c])
-                if away > (radii[c] + radius) * (1 + SLACK):
-                    continue
-                for i in range(start[c], start[c + 1]):
-                    gap = abs(distances[i] - away)
-                    if gap > radius + SLACK * (distances[i] + away + radius):
-                        continue
-                    if ranks[i] == own[q] or ranks[i] == arrival_rank[q]:
-                        continue
-                    if _within(points[arrival[q]], members[i], limit):
-                        total += 1
-                        if total >= most:
-                            break
-            count[q] = total
-        first = last
-
-
-@njit(nogil=True, cache=True)
-def follow(
-    first_step: IntArray,
-    cap: IntArray,
-    step_source: IntArray,
-    successor: IntArray,
-    hop: BoolArray,
-    step_of_state: IntArray,
-    final_terminated: BoolArray,
-    stop_at_cycle: bool,
-    length: IntArray,
-    n_hops: IntArray,
-    last_state: IntArray,
-    end: Int8Array,
-    cyclic: BoolArray,
-    used: BoolArray,
-) -> None:
-    """Walk from each episode's first step along `successor`; fills the arrays after the flag.
+    """How many candidates lie within the radius of each s', besides s and s', into `count`.
 
     Args:
-        successor: (n,) state number that each step arrives at, recorded or hopped to.
-        step_of_state: (S,) step that leaves a state; -1 for final states.
-        final_terminated: (S,) whether a final state is terminal.
+        queries: `floor` holds the rank of s', `stop` is not looked at.
+        most: Stop counting a neighbourhood there.
+        space: Coordinates and radius.
+        cells: All candidates.
+        count: (n,) filled.
     """
-    left_by = np.full(step_of_state.shape[0], -1, dtype=np.int64)
-    for walk in range(first_step.shape[0]):
-        step = first_step[walk]
-        while True:
-            left_by[step_source[step]] = walk
-            length[walk] += 1
-            if hop[step]:
-                n_hops[walk] += 1
-                used[step] = True
-            state = successor[step]
-            step = step_of_state[state]
-            if step < 0:
-                end[walk] = TERMINATED if final_terminated[state] else TRUNCATED
-                break
-            if left_by[state] == walk:
-                cyclic[walk] = True
-                if stop_at_cycle:
-                    end[walk] = CYCLE
-                    break
-            if length[walk] >= cap[walk]:
-                end[walk] = CAP
-                break
-        last_state[walk] = state
-
-
-@njit(nogil=True, cache=True)
-def trace(
-    first_step: IntArray,
-    length: IntArray,
-    successor: IntArray,
-    step_of_state: IntArray,
-    path: IntArray,
-) -> None:
-    """The steps of walks of known lengths, one walk after the other, into `path`."""
-    place = 0
-    for walk in range(first_step.shape[0]):
-        step = first_step[walk]
-        for _ in range(length[walk]):
-            path[place] = step
-            place += 1
-            step = step_of_state[successor[step]]
+    near = np.empty(cells.lowest.shape[0], dtype=np.int64)
+    first, stop = 0, space.points.shape[0]
+    while first < count.shape[0]:
+        last = _group_end(queries.cell, first)
+        n_near = _cells_of_group(first, stop, queries, space, cells, near)
+        for q in range(first, last):
+            count[q] = _count(q, most, queries, space, cells, near[:n_near])
+        first = last

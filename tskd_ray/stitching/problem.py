@@ -2,15 +2,15 @@
 
 S states · N transitions · F candidate states · M ensemble members · d dims
 
-Transition t leaves state `source[t]` = s and arrives at the next one, s'. A problem can be saved
-as a folder of .npy files, which the workers of a node map into memory and share.
+Transition t leaves state `source[t]` = s and arrives at the next one, s'. A problem can be
+saved as a folder of .npy files, which the workers of a node map into memory and share.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args, runtime_checkable
@@ -40,7 +40,7 @@ class LogDensity(Protocol):
     """How likely each ensemble member finds a next state."""
 
     def __call__(self, states: FloatArray, next_states: FloatArray, /) -> FloatArray:
-        """log p_m(s' | s), (M, n), for n pairs of rows (n, d)."""
+        """Log p_m(s' | s), (M, n), for n pairs of rows (n, d)."""
         raise NotImplementedError
 
 
@@ -126,8 +126,8 @@ class HopProblem:
             if array is not None:
                 np.save(folder / f"{name}.npy", array)
         if self.cells is not None:
-            for item in fields(Cells):
-                np.save(folder / f"cells_{item.name}.npy", getattr(self.cells, item.name))
+            for name, array in self.cells._asdict().items():
+                np.save(folder / f"cells_{name}.npy", array)
         settings = {
             "format": _FORMAT,
             "radius": self.radius,
@@ -155,7 +155,7 @@ class HopProblem:
             arrays = {name: _mapped(folder / f"{name}.npy") for name in names}
             cells = None
             if settings["cells"]:
-                parts = {f.name: _mapped(folder / f"cells_{f.name}.npy") for f in fields(Cells)}
+                parts = {name: _mapped(folder / f"cells_{name}.npy") for name in Cells._fields}
                 cells = Cells(**parts)
         except (OSError, ValueError, KeyError) as error:
             raise StorageError(

@@ -37,11 +37,11 @@ class Walks:
 
     def steps_of(self, episodes: IntArray) -> IntArray:
         """Step numbers of the walks of `episodes`, one after the other."""
-        from tskd_ray.stitching import kernels
+        from tskd_ray.stitching import walk_kernels
 
         length = self.length[episodes]
         path = np.empty(int(length.sum()), dtype=np.int64)
-        kernels.trace(
+        walk_kernels.trace(
             self.first_step[episodes], length, self.successor, self.step_of_state, path
         )
         return path
@@ -62,41 +62,35 @@ def follow_hops(
         on_cycle: "stop" ends a walk when its next state has been left before; "cap" goes on.
         max_length: Steps after which a walk is cut, but never below its episode's own length.
     """
-    from tskd_ray.stitching import kernels
+    from tskd_ray.stitching.walk_kernels import Ends, Graph, follow
 
     n, e = trajectories.n_steps, trajectories.n_episodes
-    source = trajectories.step_state
-    hop = destination >= 0
-    successor = np.where(hop, destination, source + 1)
     step_of_state = np.full(trajectories.n_states, -1, dtype=np.int64)
-    step_of_state[source] = np.arange(n)
+    step_of_state[trajectories.step_state] = np.arange(n)
     terminal = np.zeros(trajectories.n_states, dtype=np.bool_)
     terminal[trajectories.final_states] = trajectories.terminated
-    walks = Walks(
+    hop = destination >= 0
+    graph = Graph(
+        source=trajectories.step_state,
+        successor=np.where(hop, destination, trajectories.step_state + 1),
+        hop=hop,
+        step_of_state=step_of_state,
+        terminal=terminal,
+    )
+    ends = Ends(
         length=np.zeros(e, dtype=np.int64),
         n_hops=np.zeros(e, dtype=np.int64),
         last_state=np.zeros(e, dtype=np.int64),
         end=np.zeros(e, dtype=np.int8),
         cyclic=np.zeros(e, dtype=np.bool_),
         used=np.zeros(n, dtype=np.bool_),
-        first_step=np.array(trajectories.offsets[:-1], dtype=np.int64),
-        successor=successor,
+    )
+    first_step = np.array(trajectories.offsets[:-1], dtype=np.int64)
+    cap = np.maximum(max_length, trajectories.lengths)
+    follow(first_step, cap, graph, on_cycle == "stop", ends)
+    return Walks(
+        **ends._asdict(),
+        first_step=first_step,
+        successor=graph.successor,
         step_of_state=step_of_state,
     )
-    kernels.follow(
-        walks.first_step,
-        np.maximum(max_length, trajectories.lengths),
-        source,
-        successor,
-        hop,
-        step_of_state,
-        terminal,
-        on_cycle == "stop",
-        walks.length,
-        walks.n_hops,
-        walks.last_state,
-        walks.end,
-        walks.cyclic,
-        walks.used,
-    )
-    return walks
