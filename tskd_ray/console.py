@@ -99,13 +99,14 @@ class Console:
         from rich.console import Console as RichConsole
         from rich.table import Table
 
-        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for number, column in enumerate(columns):
             table.add_column(column, justify="left" if number == 0 else "right")
         for row in rows:
             table.add_row(*("" if cell is None else _cell(cell) for cell in row))
         # A pipe has no width: let the table be as wide as it needs, never wrapped.
         width = None if self.out.isatty() else 200
+        print(title, file=self.out)
         RichConsole(file=self.out, width=width, highlight=False).print(table)
 
     def data(self, title: str, values: Mapping[str, object]) -> None:
