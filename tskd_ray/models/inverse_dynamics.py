@@ -129,4 +129,6 @@ class InverseDynamics:
 def _centre(low: Float32Array, high: Float32Array) -> tuple[Float32Array, Float32Array]:
     """Middle and half width of the bounds; a width of zero counts as one, to divide by."""
     half = (high - low) / 2
-    return (low + high) / 2, np.where(half > 0, half, 1.0).astype(np.float32)
+    return ((low + high) / 2).astype(np.float32), np.where(half > 0, half, 1.0).astype(
+        np.float32
+    )

@@ -21,7 +21,7 @@ class Standardizer:
 
     @classmethod
     def fit(cls, x: FloatArray) -> Self:
-        """Learn from rows x (N, D). Constant dimensions keep their scale: they would explode."""
+        """Learn from rows x (N, D); constant dimensions keep their scale, or they explode."""
         mean = x.mean(axis=0, dtype=np.float64)
         std = x.std(axis=0, dtype=np.float64)
         return cls(mean, np.where(std > 1e-6 * np.maximum(1.0, np.abs(mean)), std, 1.0))

@@ -108,11 +108,14 @@ class TwinValue:
         whole = trajectories.terminated[trajectories.step_episode]
         rows = np.flatnonzero(whole) if whole.any() else np.arange(trajectories.n_steps)
         value = self.predict(trajectories.observations[trajectories.step_state[rows]])
+        returns = monte_carlo[rows]
+        spread = float(value.std() * returns.std())
+        covariance = float(((value - value.mean()) * (returns - returns.mean())).mean())
         return {
             "mean_value": float(value.mean()),
-            "mean_monte_carlo": float(monte_carlo[rows].mean()),
-            "rmse_monte_carlo": float(np.sqrt(np.square(value - monte_carlo[rows]).mean())),
-            "correlation": float(np.corrcoef(value, monte_carlo[rows])[0, 1]),
+            "mean_monte_carlo": float(returns.mean()),
+            "rmse_monte_carlo": float(np.sqrt(np.square(value - returns).mean())),
+            "correlation": covariance / spread if spread > 0 else 0.0,
         }
 
     def save(self, folder: Path) -> None:

@@ -86,7 +86,7 @@ def histogram(returns: Float64Array) -> str:
 
 
 def _threshold(returns: Float64Array, slack: float | str) -> float:
-    """The best return − δ, absolute or a share of the range; without finite returns, infinity."""
+    """Best return − δ, absolute or a share of the range; infinite without a finite return."""
     finite = returns[np.isfinite(returns)]
     if not len(finite):
         return float("inf")

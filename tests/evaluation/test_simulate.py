@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from tskd_ray.data.trajectories import EnvironmentSpec
+from tskd_ray.errors import DataError
+from tskd_ray.evaluation.simulate import evaluate, normalized_score, reset_seed
+from tskd_ray.types import FloatArray
+
+PENDULUM = EnvironmentSpec(id="Pendulum-v1", kwargs={"g": 9.0})
+HOPPER = EnvironmentSpec(id="Hopper-v5")
+
+
+class Linear:
+    """Actions that are a fixed linear map of the observation."""
+
+    def __init__(self, seed: int, observation_dim: int = 3, action_dim: int = 1) -> None:
+        self.weight = np.random.default_rng(seed).normal(size=(observation_dim, action_dim))
+
+    def act(self, observations: FloatArray) -> FloatArray:
+        return np.clip(observations @ self.weight, -1.0, 1.0).astype(np.float32)
+
+
+def slow_return(policy: Linear, environment: EnvironmentSpec, seed: int, episode: int) -> float:
+    simulator = gym.make(environment.id, **environment.kwargs)
+    observation, _ = simulator.reset(seed=reset_seed(seed, episode))
+    total, done = 0.0, False
+    while not done:
+        observation, reward, terminated, truncated, _ = simulator.step(
+            policy.act(observation[None])[0]
+        )
+        total += float(reward)
+        done = terminated or truncated
+    simulator.close()
+    return total
+
+
+def test_returns_are_those_of_one_rollout_after_the_other() -> None:
+    policies = [Linear(0), Linear(1)]
+    returns = evaluate(policies, PENDULUM, 3, 7)
+    expected = [[slow_return(p, PENDULUM, 7, e) for e in range(3)] for p in policies]
+    np.testing.assert_allclose(returns, expected, rtol=1e-5)
+
+
+def test_episodes_that_end_early_do_not_disturb_the_others() -> None:
+    policy = Linear(2, 11, 3)
+    returns = evaluate([policy], HOPPER, 4, 0)[0]
+    expected = [slow_return(policy, HOPPER, 0, e) for e in range(4)]
+    assert len(set(np.round(expected, 6))) == 4
+    np.testing.assert_allclose(returns, expected, rtol=1e-3)
+
+
+def test_a_row_depends_on_its_policy_alone_so_policies_may_be_split() -> None:
+    policies = [Linear(seed, 11, 3) for seed in range(3)]
+    together = evaluate(policies, HOPPER, 3, 0)
+    alone = np.concatenate([evaluate([policy], HOPPER, 3, 0) for policy in policies])
+    assert together.tobytes() == alone.tobytes()
+    assert not np.array_equal(together, evaluate(policies, HOPPER, 3, 1))
+
+
+def test_progress_counts_policies_and_nothing_is_a_result_too() -> None:
+    seen: list[tuple[int, int]] = []
+    evaluate([Linear(0)] * 2, PENDULUM, 1, 0, progress=lambda d, t, **_: seen.append((d, t)))
+    assert seen == [(1, 2), (2, 2)]
+    assert evaluate([], PENDULUM, 5, 0).shape == (0, 5)
+    assert evaluate([Linear(0)], PENDULUM, 0, 0).shape == (1, 0)
+
+
+def test_normalized_score_is_linear_between_random_and_expert() -> None:
+    scores = normalized_score(np.array([[-20.0, 80.0], [30.0, 180.0]]), (-20.0, 80.0))
+    np.testing.assert_allclose(scores, [[0.0, 100.0], [50.0, 200.0]])
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [EnvironmentSpec(id="Nowhere-v0"), EnvironmentSpec(id="Hopper-v5", kwargs={"x": 1})],
+)
+def test_an_environment_that_cannot_be_made_is_the_users_error(
+    environment: EnvironmentSpec,
+) -> None:
+    with pytest.raises(DataError, match="must be one that Gymnasium can make"):
+        evaluate([Linear(0)], environment, 1, 0)
+
+
+def test_a_policy_of_another_environment_is_the_users_error() -> None:
+    with pytest.raises(DataError, match="fails on 11 dimensions"):
+        evaluate([Linear(0)], HOPPER, 1, 0)

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from tskd_ray.models import mlp
+from tskd_ray.models.mlp import BatchedMLP, predict
+
+KEYS = [("net", number) for number in range(4)]
+
+
+def test_a_batched_network_is_its_members_one_by_one() -> None:
+    network = BatchedMLP(3, 2, (8, 5), seed=1, keys=KEYS)
+    x = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    together = network(x)
+    for member in range(4):
+        layers: list[torch.nn.Module] = []
+        for weight, bias in zip(network.weights, network.biases, strict=True):
+            linear = torch.nn.Linear(*weight.shape[1:])
+            linear.weight.data, linear.bias.data = weight[member].T, bias[member, 0]
+            layers += [linear, torch.nn.ReLU()]
+        alone = torch.nn.Sequential(*layers[:-1])(x)
+        torch.testing.assert_close(together[member], alone)
+
+
+def test_each_member_may_see_its_own_batch() -> None:
+    network = BatchedMLP(3, 2, (8,), seed=1, keys=KEYS)
+    x = torch.randn(4, 6, 3, generator=torch.Generator().manual_seed(0))
+    for member in range(4):
+        torch.testing.assert_close(network(x)[member], network(x[member])[member])
+
+
+def test_first_weights_depend_on_the_members_own_key_alone() -> None:
+    together = BatchedMLP(3, 2, (8,), seed=1, keys=KEYS)
+    alone = BatchedMLP(3, 2, (8,), seed=1, keys=KEYS[2:3])
+    for many, one in zip(together.parameters(), alone.parameters(), strict=True):
+        assert torch.equal(many[2:3], one)
+        assert not torch.equal(many[1:2], one)
+        assert float(many.detach().abs().max()) <= 3**-0.5
+
+
+def test_tensors_bring_the_network_back_and_members_are_copies() -> None:
+    network = BatchedMLP(3, 2, (8, 8), seed=1, keys=KEYS)
+    again = BatchedMLP.from_tensors(network.tensors("a."), "a.")
+    assert again.widths == network.widths == (3, 8, 8, 2)
+    picked = network.members([3, 1])
+    x = torch.ones(1, 3)
+    assert torch.equal(again(x), network(x))
+    torch.testing.assert_close(picked(x), network(x)[[3, 1]])
+    before = picked(x).detach().clone()
+    with torch.no_grad():
+        network.weights[0].zero_()
+    assert torch.equal(picked(x), before)
+
+
+def test_predict_in_pieces_equals_predict_at_once(monkeypatch) -> None:
+    network = BatchedMLP(3, 2, (8,), seed=1, keys=KEYS)
+    x = np.random.default_rng(0).normal(size=(10, 3))
+    whole = predict(network, x)
+    monkeypatch.setattr(mlp, "ROWS_PER_CHUNK", 4)
+    np.testing.assert_allclose(predict(network, x), whole, rtol=1e-5, atol=1e-6)
+    assert whole.shape == (4, 10, 2)
