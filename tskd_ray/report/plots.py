@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, NullFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from tskd_ray.console import duration
 from tskd_ray.report.data import (
@@ -179,15 +179,17 @@ def projection(data: Projection) -> str:
         axes.scatter(*points.T, s=4, c=colors, alpha=0.55, linewidths=0, rasterized=True)
         hops = np.asarray(data.hops).reshape(-1, 2, 2)
         if len(hops):
-            axes.add_collection(LineCollection(list(hops), colors=_INK, linewidths=0.8))
-            axes.scatter(*hops[:, 1].T, s=7, color=_INK, linewidths=0)
+            axes.add_collection(
+                LineCollection(list(hops), colors=_INK, linewidths=0.7, alpha=0.6)
+            )
+            axes.scatter(*hops[:, 1].T, s=4, color=_INK, linewidths=0)
         for origin in np.unique(origins):
             name = _ORIGINS[origin]
             axes.scatter([], [], s=22, color=GROUP_COLORS[name], label=f"{name} states")
         if len(hops):
             axes.plot([], [], color=_INK, lw=1, marker="o", ms=3, label="hops (dot: arrival)")
         _frame_on(axes, points)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
+        figure.legend(loc="outside lower center", ncols=2)
         axes.set_xlabel(f"first principal axis ({data.explained[0]:.0%} of variance)")
         axes.set_ylabel(f"second ({data.explained[1]:.0%})")
 
@@ -221,12 +223,16 @@ def panel(data: Panel, name: str) -> str:
                 axes.fill_between(x, y - half, y + half, color=color, alpha=0.18, lw=0)
         if data.log_y:
             axes.set_yscale("log")
+            low, high = axes.get_ylim()
+            axes.yaxis.set_major_locator(
+                LogLocator(subs=(1, 2, 3, 5, 7) if high < 20 * low else (1,))
+            )
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
             axes.yaxis.set_minor_formatter(NullFormatter())
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.set_xlabel(data.x_label)
         axes.set_ylabel(data.y_label)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize=9)
+        figure.legend(loc="outside lower center", ncols=2)
 
     rows = (len(data.curves) + 1) // 2
     return _svg(name, (5.0, 2.7 + 0.2 * rows), draw)
@@ -256,9 +262,11 @@ def decisions(epochs: Sequence[EpochCounts]) -> str:
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("share of all transitions")
-        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.55 / len(epochs) ** 0.7), ncols=2)
+        figure.legend(loc="outside lower center", ncols=2)
 
-    return _svg("decisions", (5.0, 1.5 + 0.36 * len(epochs)), draw)
+    tests = {name for epoch in epochs for name in epoch.refused}
+    rows = len(tests) // 2 + 1  # of the legend, which names "accepted" too
+    return _svg("decisions", (5.0, 0.7 + 0.36 * len(epochs) + 0.2 * rows), draw)
 
 
 def costs(stages: Sequence[StageCost]) -> str:
