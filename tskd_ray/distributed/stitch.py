@@ -55,7 +55,8 @@ def decide_hops_distributed(
     ranges = [(start, min(start + block, n_transitions)) for start in starts]
     parts: list[HopDecisions] = []
     done = 0
-    decided = _in_process if compute.mode == "local" else _on_ray
+    in_process = compute.mode == "local" or not ranges
+    decided = _in_process if in_process else _on_ray
     for part in decided(problem_folder, ranges, compute):
         parts.append(part)
         done += len(part.transitions)

@@ -1,0 +1,150 @@
+"""Hop decisions are the same in process, on one worker, on three, and on killed ones."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tskd_ray.distributed.stitch as stitch
+from tskd_ray.config.schema import ComputeConfig
+from tskd_ray.data.trajectories import Trajectories
+from tskd_ray.distributed.stitch import decide_hops_distributed
+from tskd_ray.errors import StageError, StorageError
+from tskd_ray.stitching.hops import HopDecisions, decide_hops
+from tskd_ray.stitching.problem import HopProblem, hop_problem
+
+LOCAL = ComputeConfig(mode="local")
+DECIDER = stitch._Decider  # before a test replaces it
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _by_value() -> Iterator[None]:
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+class NearIsLikely:
+    def gaussian(self, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        mean = np.stack([states, states + 0.1]).astype(np.float64)
+        return mean, np.zeros_like(mean)
+
+
+@pytest.fixture(scope="module")
+def problem(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, HopProblem]:
+    rng = np.random.default_rng(0)
+    episodes = [
+        {
+            "observations": rng.normal(size=(length + 1, 3)),
+            "actions": np.zeros((length, 1)),
+            "rewards": np.ones(length),
+            "terminated": False,
+        }
+        for length in rng.integers(1, 30, 40)
+    ]
+    made = hop_problem(
+        Trajectories.from_episodes(episodes),
+        value=lambda states: states[:, 0],
+        log_density=NearIsLikely(),
+        radius=0.7,
+    )
+    folder = tmp_path_factory.mktemp("problem")
+    made.save(folder)
+    return folder, made
+
+
+class DiesOnce(DECIDER):  # type: ignore[misc, valid-type]
+    """Its process is killed in the middle of the second range, once."""
+
+    def __call__(self, batch: dict[str, Any]) -> Any:
+        sign = self._folder / "killed"
+        if batch["start"][0] and not sign.exists():
+            sign.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(batch)
+
+
+class DiesAlways(DECIDER):  # type: ignore[misc, valid-type]
+    def __call__(self, batch: dict[str, Any]) -> Any:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arrays(decisions: HopDecisions) -> list[bytes]:
+    names = ("transitions", "candidate", "verdict")
+    return [getattr(decisions, name).tobytes() for name in names]
+
+
+def test_ranges_do_not_change_decisions(problem: tuple[Path, HopProblem]) -> None:
+    folder, made = problem
+    expected = decide_hops(made)
+    assert (expected.candidate >= 0).any()
+    told: list[tuple[int, int]] = []
+    decided = decide_hops_distributed(
+        folder,
+        made.n_transitions,
+        LOCAL,
+        block=100,
+        progress=lambda done, total, **_: told.append((done, total)),
+    )
+    assert arrays(decided) == arrays(expected)
+    n = made.n_transitions
+    assert told == [(min(k + 100, n), n) for k in range(0, n, 100)]
+
+
+def test_no_transitions_no_decisions(problem: tuple[Path, HopProblem]) -> None:
+    assert len(decide_hops_distributed(problem[0], 0, LOCAL).transitions) == 0
+    assert len(decide_hops_distributed(problem[0], 0, ComputeConfig()).transitions) == 0
+
+
+def test_missing_and_double_rows_are_refused(problem: tuple[Path, HopProblem]) -> None:
+    some = decide_hops(problem[1], np.arange(3))
+    with pytest.raises(StageError, match=r"decided exactly once\. Got 3 decisions for 3"):
+        stitch._join([some], 4)
+    with pytest.raises(StageError, match=r"decided exactly once\. Got 6 decisions for 3"):
+        stitch._join([some, some], 3)
+
+
+@pytest.mark.ray
+def test_same_decisions_on_ray_with_killed_workers(
+    problem: tuple[Path, HopProblem],
+    three_workers: ComputeConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder, made = problem
+    expected = arrays(decide_hops(made))
+    one = three_workers.model_copy(update={"workers": 1})
+    run = {"problem_folder": folder, "n_transitions": made.n_transitions, "block": 50}
+    assert arrays(decide_hops_distributed(**run, compute=one)) == expected
+    monkeypatch.setattr(stitch, "_Decider", DiesOnce)
+    assert arrays(decide_hops_distributed(**run, compute=three_workers)) == expected
+    assert (folder / "killed").exists()
+
+
+@pytest.mark.ray
+def test_a_range_that_kills_every_worker_ends_the_run(
+    problem: tuple[Path, HopProblem],
+    three_workers: ComputeConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = three_workers.model_copy(update={"workers": 1, "max_attempts": 2})
+    monkeypatch.setattr(stitch, "_Decider", DiesAlways)
+    with pytest.raises(StageError, match="lost workers in the hop decisions"):
+        decide_hops_distributed(problem[0], 10, one)
+
+
+@pytest.mark.parametrize("mode", ["local", pytest.param("ray", marks=pytest.mark.ray)])
+def test_an_unreadable_problem_is_told_as_it_is(
+    tmp_path: Path, mode: str, request: Any
+) -> None:
+    compute = request.getfixturevalue("three_workers") if mode == "ray" else LOCAL
+    with pytest.raises(StorageError, match="is not readable as one"):
+        decide_hops_distributed(tmp_path, 10, compute)
