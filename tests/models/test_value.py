@@ -59,7 +59,7 @@ def test_td_corrects_a_wrong_warm_start(monkeypatch: pytest.MonkeyPatch) -> None
     data = Trajectories.concatenate(
         [whole, Trajectories.from_episodes([cut] * 15, first_id=100)]
     )
-    settings = SHORT.model_copy(update={"steps": 1200, "batch_size": 32})
+    settings = SHORT.model_copy(update={"steps": 1500, "batch_size": 32})
     model = TwinValue.fit(data, settings, 0, discount=0.9)
     expected = [sum(0.9**k for k in range(10 - t)) for t in range(10)]
     np.testing.assert_allclose(model.predict(whole.observations[:10]), expected, atol=0.6)

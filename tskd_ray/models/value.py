@@ -27,7 +27,7 @@ from tskd_ray.types import Float64Array, FloatArray
 KIND = "value"
 MEMBERS = 2
 HIDDEN = (256, 256)
-TARGET_RATE = 0.005
+TARGET_RATE = 0.01
 WARM_START = 0.3
 """Share of the steps that regress on Monte-Carlo returns before TD(0) takes over. From random
 weights TD(0) has to carry values back a hundred steps through a slow target, which takes far
