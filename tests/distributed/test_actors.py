@@ -187,7 +187,8 @@ def test_a_worker_that_hangs_while_loading_is_replaced(
 def test_waiting_for_room_ends(tmp_path: Path, three_workers: ComputeConfig) -> None:
     import ray
 
-    hog = ray.remote(num_cpus=3)(Toy).remote(tmp_path)
+    remote: Any = ray.remote
+    hog = remote(num_cpus=3)(Toy).remote(tmp_path)
     try:
         hasty = three_workers.model_copy(update={"ready_timeout": 1.0})
         with pytest.raises(StageError, match=r"No worker of 1 CPUs \+ 0 GPUs could be placed"):

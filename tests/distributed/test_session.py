@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ NODES = [Node(8, 1), Node(4, 0), Node(1, 2)]
     ],
 )
 def test_workers_fit_on_nodes_not_on_the_sum(
-    changes: dict[str, float], gpu: bool, slots: int
+    changes: dict[str, Any], gpu: bool, slots: int
 ) -> None:
     assert worker_slots(ComputeConfig(**changes), NODES, gpu=gpu) == slots
 

@@ -122,10 +122,10 @@ def test_same_decisions_on_ray_with_killed_workers(
     folder, made = problem
     expected = arrays(decide_hops(made))
     one = three_workers.model_copy(update={"workers": 1})
-    run = {"problem_folder": folder, "n_transitions": made.n_transitions, "block": 50}
-    assert arrays(decide_hops_distributed(**run, compute=one)) == expected
+    n = made.n_transitions
+    assert arrays(decide_hops_distributed(folder, n, one, block=50)) == expected
     monkeypatch.setattr(stitch, "_Decider", DiesOnce)
-    assert arrays(decide_hops_distributed(**run, compute=three_workers)) == expected
+    assert arrays(decide_hops_distributed(folder, n, three_workers, block=50)) == expected
     assert (folder / "killed").exists()
 
 

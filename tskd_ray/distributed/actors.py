@@ -135,9 +135,10 @@ class _Pool:
     ) -> None:
         import ray
 
+        remote: Any = ray.remote  # typed for plain functions only
         self._compute = compute
         self._gpu = compute.device == "cuda"
-        self._actor = ray.remote(
+        self._actor: Any = remote(
             num_cpus=compute.threads,
             num_gpus=compute.gpus_per_worker if self._gpu else 0,
             max_restarts=0,
@@ -218,6 +219,7 @@ class _Pool:
 
     def _collect(self) -> None:
         import ray
+        from ray.exceptions import RayError
 
         references = [ref for member in self._members for ref in member.references()]
         if not references:
@@ -228,7 +230,7 @@ class _Pool:
         for member in list(self._members):
             try:
                 self._answers(member, done)
-            except ray.exceptions.RayError as error:
+            except RayError as error:
                 self._lose(member, error)
 
     def _answers(self, member: _Member, done: set[Any]) -> None:
@@ -249,7 +251,7 @@ class _Pool:
             member.load, self._failed_starts = None, 0
         while member.in_flight and member.in_flight[0][0] in done:
             reference, shard = member.in_flight[0]
-            result = ray.get(reference)
+            result: Any = ray.get(reference)
             if isinstance(result, Failure):
                 raise_failure(result, f"Shard {shard.id}")
             member.in_flight.pop(0)

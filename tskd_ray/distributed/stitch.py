@@ -91,7 +91,7 @@ class _Decider:
         self._threads = threads
         self._problem: HopProblem | None = None
 
-    def __call__(self, batch: dict[str, Any]) -> pa.Table:
+    def __call__(self, batch: dict[str, Any]) -> Any:
         start, stop = int(batch["start"][0]), int(batch["stop"][0])
         part = outcome(lambda: self._decide(start, stop))
         if isinstance(part, Failure):
@@ -108,7 +108,7 @@ class _Decider:
 def _on_ray(
     folder: Path, ranges: list[tuple[int, int]], compute: ComputeConfig
 ) -> Iterator[HopDecisions]:
-    import ray
+    from ray.exceptions import RayError
 
     size = min(len(ranges), max(1, pool_size(compute, cluster_nodes(), gpu=False)))
     with _quiet_ray_data() as data:
@@ -129,7 +129,7 @@ def _on_ray(
         try:
             for table in decided.iter_batches(batch_size=None, batch_format="pyarrow"):
                 yield _decisions(table)
-        except ray.exceptions.RayError as error:
+        except RayError as error:
             raise StageError(
                 f"Ray Data lost workers in the hop decisions ({type(error).__name__}) in each "
                 f"of {compute.max_attempts} attempts. Is the memory short? Run the same "
@@ -137,7 +137,7 @@ def _on_ray(
             ) from error
 
 
-def _table(part: HopDecisions, failure: bytes | None) -> pa.Table:
+def _table(part: HopDecisions, failure: bytes | None) -> Any:
     return pa.table(
         {
             "transition": part.transitions,
@@ -148,7 +148,7 @@ def _table(part: HopDecisions, failure: bytes | None) -> pa.Table:
     )
 
 
-def _decisions(table: pa.Table) -> HopDecisions:
+def _decisions(table: Any) -> HopDecisions:
     failures = table["failure"].drop_null()
     if len(failures):
         failure = pickle.loads(failures[0].as_py())  # noqa: S301 - made by our own worker

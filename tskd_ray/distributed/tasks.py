@@ -78,8 +78,10 @@ def _run_on_ray(
     tasks: Mapping[str, Task], compute: ComputeConfig, progress: Callable[[str], Progress]
 ) -> dict[str, Any]:
     import ray
+    from ray.exceptions import RayError
 
-    hub = ray.remote(num_cpus=0)(_Board).remote()
+    remote: Any = ray.remote  # typed for plain functions only
+    hub: Any = remote(num_cpus=0)(_Board).remote()
     attempts: Counter[str] = Counter()
     running: dict[Any, str] = {}
     results: dict[str, Any] = {}
@@ -88,8 +90,8 @@ def _run_on_ray(
         attempts[name] += 1
         gpus = compute.gpus_per_worker if tasks[name].gpu and compute.device == "cuda" else 0
         # no retries by Ray: it would retry running out of memory for ever
-        remote = ray.remote(num_cpus=compute.threads, num_gpus=gpus, max_retries=0)(_call)
-        reference = remote.remote(tasks[name], compute.threads, _Teller(hub, name))
+        call = remote(num_cpus=compute.threads, num_gpus=gpus, max_retries=0)(_call)
+        reference = call.remote(tasks[name], compute.threads, _Teller(hub, name))
         running[reference] = name
 
     try:
@@ -102,7 +104,7 @@ def _run_on_ray(
                 name = running.pop(reference)
                 try:
                     result = ray.get(reference)
-                except ray.exceptions.RayError as error:
+                except RayError as error:
                     _check_attempts(name, attempts[name], compute, error)
                     start(name)
                 else:
@@ -155,10 +157,11 @@ class _Teller:
 
 def _pass_on(hub: Any, progress: Callable[[str], Progress]) -> None:
     import ray
+    from ray.exceptions import RayError
 
     try:
-        latest = ray.get(hub.take.remote(), timeout=10 * _POLL_SECONDS)
-    except ray.exceptions.RayError:
+        latest: Any = ray.get(hub.take.remote(), timeout=10 * _POLL_SECONDS)
+    except RayError:
         return  # the board went with its node; the work goes on untold
     for name, (done, total, metrics) in latest.items():
         progress(name)(done, total, **metrics)
