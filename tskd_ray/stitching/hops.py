@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,8 @@ from tskd_ray.types import BoolArray, FloatArray, Int8Array, IntArray
 
 if TYPE_CHECKING:
     from tskd_ray.stitching.kernels import Gaussians, Queries, Space
+
+_T = TypeVar("_T")
 
 _CHUNK = 8_192
 """Transitions decided at a time: bounds the memory of gathered densities and candidates."""
@@ -83,25 +85,56 @@ def decide_hops(
             candidate=np.full(len(transitions), -1, dtype=np.int64),
             verdict=np.full(len(transitions), Verdict.NO_NEIGHBOUR, dtype=np.int8),
         )
-    order = np.argsort(_cell_of(problem, transitions), kind="stable")  # near ones together
-    chunks = [transitions[order[i : i + _CHUNK]] for i in range(0, len(order), _CHUNK)]
-    decide: Callable[[IntArray], HopDecisions] = (
-        (lambda chunk: _decide_in_kernel(problem, chunk))
-        if problem.cells is not None
-        and problem.mean is not None
-        and problem.candidate == "dynamics_first"
-        else (lambda chunk: _decide_in_rounds(problem, chunk))
+    in_kernel = problem.cells is not None and problem.mean is not None
+    decide = (
+        _decide_in_kernel
+        if in_kernel and problem.candidate == "dynamics_first"
+        else _decide_in_rounds
     )
-    if threads > 1 and problem.log_density is None:
-        with ThreadPoolExecutor(threads) as pool:
-            parts = list(pool.map(decide, chunks))
-    else:
-        parts = [decide(chunk) for chunk in chunks]
-    candidate = np.empty(len(transitions), dtype=np.int64)
-    verdict = np.empty(len(transitions), dtype=np.int8)
-    candidate[order] = np.concatenate([part.candidate for part in parts])
-    verdict[order] = np.concatenate([part.verdict for part in parts])
-    return HopDecisions(transitions=transitions, candidate=candidate, verdict=verdict)
+    if problem.log_density is not None:
+        threads = 1
+    parts = HopDecisions.join(_by_chunk(problem, transitions, decide, threads))
+    # `join` sorted by number; give back in the order asked for.
+    place = np.searchsorted(parts.transitions, transitions)
+    return HopDecisions(
+        transitions=transitions,
+        candidate=parts.candidate[place],
+        verdict=parts.verdict[place],
+    )
+
+
+def best_neighbours(
+    problem: HopProblem, transitions: IntArray, *, threads: int = 1
+) -> IntArray:
+    """The best of the better-valued states near each s', eq. 9 aside; (n,), -1 for none.
+
+    What `candidate: best_value_first` then tests; transitions must be distinct.
+    """
+
+    def search(problem: HopProblem, chunk: IntArray) -> tuple[IntArray, IntArray]:
+        return chunk, _next_candidates(problem, chunk, _no_floor(chunk), 1)[:, 0]
+
+    best = np.full(problem.n_transitions, -1, dtype=np.int64)
+    if len(problem.of_rank):
+        for chunk, rank in _by_chunk(problem, transitions, search, threads):
+            found = rank < len(problem.rank)
+            best[chunk[found]] = problem.of_rank[rank[found]]
+    return best[transitions]
+
+
+def _by_chunk(
+    problem: HopProblem,
+    transitions: IntArray,
+    function: Callable[[HopProblem, IntArray], _T],
+    threads: int,
+) -> list[_T]:
+    """`function` of chunks of the transitions, near ones together, on `threads` threads."""
+    order = np.argsort(_cell_of(problem, transitions), kind="stable")
+    chunks = [transitions[order[i : i + _CHUNK]] for i in range(0, len(order), _CHUNK)]
+    if threads == 1:
+        return [function(problem, chunk) for chunk in chunks]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(lambda chunk: function(problem, chunk), chunks))
 
 
 def count_neighbours(
