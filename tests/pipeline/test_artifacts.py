@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from tskd_ray.errors import StageError, StorageError
 from tskd_ray.pipeline.artifacts import Artifact, ArtifactKey, ArtifactStore, artifact_key
+from tskd_ray.pipeline.manifest import Manifest
+from tskd_ray.pipeline.storage import Storage
 
 
 def key(seed: int = 0, **changes: object) -> ArtifactKey:
@@ -234,13 +236,13 @@ def test_hostile_manifests_are_refused(tmp_path: Path, change: dict[str, object]
     path = tmp_path / key().folder / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(StorageError):
+        Manifest.from_bytes(path.read_bytes(), key=key())
+    with pytest.raises(StorageError):
         store.find(key())
 
 
 @given(st.binary(max_size=200))
 def test_any_manifest_bytes_give_our_error_only(data: bytes) -> None:
-    from tskd_ray.pipeline.manifest import Manifest
-
     with pytest.raises(StorageError):
         Manifest.from_bytes(data, key=key())
 
@@ -314,6 +316,16 @@ def test_runs_are_published(store: ArtifactStore) -> None:
     where = store.publish_run("first")
     assert where == f"{store.storage.root}/runs/first"
     assert store.storage.read("runs/first/policy/config.json") == b"{}"
+
+
+def test_creation_is_exclusive_even_between_look_and_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = Storage(str(tmp_path))
+    monkeypatch.setattr(storage, "read", lambda path: None)  # nothing seen before writing
+    assert storage.create("a", b"first")
+    assert not storage.create("a", b"second")
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a", b"first")]
 
 
 # -- shards and scratch -----------------------------------------------------------------------
