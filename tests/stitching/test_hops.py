@@ -221,3 +221,19 @@ def test_importing_the_stitching_is_cheap() -> None:
         "sys.exit(bool({'faiss', 'numba', 'torch', 'ray'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_kernels_compile_where_nothing_can_be_cached(monkeypatch: pytest.MonkeyPatch) -> None:
+    import numba
+
+    njit = numba.njit
+
+    def refuse(**options: Any) -> Any:
+        if options.get("cache"):
+            raise RuntimeError("cannot cache function: no locator available")
+        return njit(**options)
+
+    monkeypatch.setattr(numba, "njit", refuse)
+    from tskd_ray.stitching.compiled import compiled
+
+    assert compiled(lambda x: x + 1)(1) == 2

@@ -57,7 +57,7 @@ class StoredGaussian(Stored):
 def hopper() -> Case:
     """Short episodes of the built-in data, some cut, with networks fitted on them."""
     data = load_trajectories("builtin:hopper-medium-replay")
-    short = data.take(np.flatnonzero(data.lengths <= 40)[:14])
+    short = data.take(np.flatnonzero(data.lengths <= 40)[:30])
     episodes = short.episodes()
     for episode in episodes[::3]:
         episode["observations"] = episode["observations"][:-3]
@@ -83,7 +83,7 @@ def hopper() -> Case:
         "acceptance": 0.1,
         "improvement": "absolute",
         "max_length": 50,
-        "keep": 12,
+        "keep": 25,
         "metric": "raw",
     }
     return Case(trajectories, options)

@@ -7,7 +7,7 @@ Everything is plain float64 without fast-math: sums run in the order they are wr
 a decision does not depend on the machine's vector width, the thread or the search backend.
 All that a kernel calls is in this file: numba's cache notices changes of no other one.
 """
-# numba's decorators are untyped
+# What numba compiles is untyped outside.
 # pyright: reportUntypedFunctionDecorator=false
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from tskd_ray.stitching.cells import Cells
+from tskd_ray.stitching.compiled import compiled
 from tskd_ray.types import BoolArray, Float64Array, FloatArray, IntArray
 
 SLACK = 1e-9
@@ -63,7 +63,7 @@ class Scratch(NamedTuple):
     ready: BoolArray  # (1,) whether the above are filled in
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _distance(a: FloatArray, b: FloatArray) -> float:
     total = 0.0
     for k in range(a.shape[0]):
@@ -72,7 +72,7 @@ def _distance(a: FloatArray, b: FloatArray) -> float:
     return math.sqrt(total)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _within(a: FloatArray, b: FloatArray, limit: float) -> bool:
     """Squared distance at most `limit`; partial sums never fall, so it may stop early."""
     total = 0.0
@@ -84,7 +84,7 @@ def _within(a: FloatArray, b: FloatArray, limit: float) -> bool:
     return total <= limit  # not "True": a NaN is never within
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _log_mean_exp(log_p: Float64Array) -> float:
     """log(mean(exp(log_p))), exact where all entries are equal; NaN if any is."""
     largest = -np.inf
@@ -100,7 +100,7 @@ def _log_mean_exp(log_p: Float64Array) -> float:
     return largest + math.log(total / log_p.shape[0])
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _log_density(
     x: FloatArray, mean: Float64Array, precision: Float64Array, norm: float, least: float
 ) -> float:
@@ -114,14 +114,14 @@ def _log_density(
     return norm - 0.5 * total
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _scratch(gaussians: Gaussians) -> Scratch:
     M, _, d = gaussians.mean.shape
     ready = np.zeros(1, dtype=np.bool_)
     return Scratch(np.empty((M, d)), np.empty(M), np.empty(M), np.empty(1), ready)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _prepare(q: int, recorded: FloatArray, gaussians: Gaussians, scratch: Scratch) -> float:
     """Fill the scratch of query q; the right side of eq. 9, in log space (D13)."""
     M, _, d = gaussians.mean.shape
@@ -136,7 +136,7 @@ def _prepare(q: int, recorded: FloatArray, gaussians: Gaussians, scratch: Scratc
     return _log_mean_exp(scratch.log_p)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _plausible(
     q: int, x: FloatArray, gaussians: Gaussians, scratch: Scratch, least: float
 ) -> bool:
@@ -150,7 +150,7 @@ def _plausible(
     return True
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def plausible_pairs(
     states: FloatArray,
     arrival: IntArray,
@@ -165,7 +165,7 @@ def plausible_pairs(
         accepted[q] = _plausible(q, states[candidate[q]], gaussians, scratch, least)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _near_cells(
     centre: FloatArray, reach: float, stop: int, cells: Cells, near: IntArray
 ) -> int:
@@ -181,7 +181,7 @@ def _near_cells(
     return count
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _cells_of_group(
     first: int, stop: int, queries: Queries, space: Space, cells: Cells, near: IntArray
 ) -> int:
@@ -194,7 +194,7 @@ def _cells_of_group(
     return _near_cells(cells.centroids[cell], reach, stop, cells, near)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _group_end(cell: IntArray, first: int) -> int:
     """End of the run of queries that share the cell of query `first`; -1 shares with none."""
     last = first + 1
@@ -203,7 +203,7 @@ def _group_end(cell: IntArray, first: int) -> int:
     return last
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _insert(rank: int, found: IntArray) -> int:
     """Sort `rank` into the k lowest ranks `found`, dropping the highest; the new highest."""
     place = found.shape[0] - 1
@@ -214,14 +214,14 @@ def _insert(rank: int, found: IntArray) -> int:
     return found[-1]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _may_be_within(distance: float, away: float, radius: float) -> bool:
     """By the triangle inequality; both distances are to the centroid of the cell."""
     # "not >": where numbers overflowed to NaN, nothing may be ruled out
     return not abs(distance - away) > radius + SLACK * (distance + away + radius)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _search_cell(
     c: int,
     q: int,
@@ -258,7 +258,7 @@ def _search_cell(
     return bound
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _search(
     q: int,
     queries: Queries,
@@ -285,7 +285,7 @@ def _search(
             )
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def best_in_cells(
     queries: Queries,
     space: Space,
@@ -321,7 +321,7 @@ def best_in_cells(
         first = last
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _count(
     q: int, most: int, queries: Queries, space: Space, cells: Cells, near: IntArray
 ) -> int:
@@ -342,7 +342,7 @@ def _count(
     return total
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def count_in_cells(
     queries: Queries, most: int, space: Space, cells: Cells, count: IntArray
 ) -> None:

@@ -4,7 +4,7 @@ E walks · N steps · S states
 
 Imported only where a loop is about to run, since importing numba takes as long as small work.
 """
-# numba's decorators are untyped
+# What numba compiles is untyped outside.
 # pyright: reportUntypedFunctionDecorator=false
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from tskd_ray.stitching.compiled import compiled
 from tskd_ray.types import BoolArray, Int8Array, IntArray
 
 TERMINATED, TRUNCATED, CYCLE, CAP = 0, 1, 2, 3
@@ -41,7 +41,7 @@ class Ends(NamedTuple):
     used: BoolArray  # (N,) hops on some walk
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def follow(
     first_step: IntArray, cap: IntArray, graph: Graph, stop_at_cycle: bool, ends: Ends
 ) -> None:
@@ -71,7 +71,7 @@ def follow(
         ends.last_state[walk] = state
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def trace(
     first_step: IntArray,
     length: IntArray,
