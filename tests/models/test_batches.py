@@ -33,6 +33,7 @@ def test_a_members_batches_do_not_depend_on_its_company() -> None:
     assert torch.equal(together(300)[2], alone(300)[0])
     assert not torch.equal(together(300)[1], alone(300)[0])
     assert not torch.equal(together(300)[2], together(301)[2])
+    assert not torch.equal(together(0), together(STEPS_PER_BLOCK))
 
 
 def test_members_draw_from_their_own_rows_and_from_all_of_them() -> None:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from toy_world import WALL, toy_trajectories
 from tskd_ray.config.schema import FitConfig
+from tskd_ray.models.mlp import BatchedMLP
 from tskd_ray.models.termination import Termination
 
 SHORT = FitConfig(steps=600, batch_size=128, learning_rate=2e-3, ema_decay=0.95)
@@ -44,10 +47,18 @@ def test_the_threshold_predicts_as_many_terminations_as_there_were(model: Termin
     assert predicted == pytest.approx(metrics["held_out_terminations"])
 
 
-def test_probabilities_are_calibrated_for_the_true_rate(model: Termination) -> None:
+def test_the_logit_is_corrected_for_the_balanced_batches(model: Termination) -> None:
+    # A network that knows nothing answers with the share of terminations in a batch, a quarter;
+    # the probability must then be their share in the data.
+    assert model.network is not None
+    layers = [torch.zeros_like(weight) for weight in model.network.weights]
+    biases = [torch.zeros_like(bias) for bias in model.network.biases]
+    biases[-1] += float(np.log(0.25 / 0.75))
+    ignorant = replace(model, network=BatchedMLP.from_layers(layers, biases))
     toy = toy_trajectories(200)
-    s, s2 = toy.observations[toy.step_state], toy.observations[toy.step_state + 1]
-    assert model.predict(s, s2).mean() == pytest.approx(toy.terminated.sum() / len(s), rel=0.5)
+    rate = toy.terminated.sum() / toy.n_steps
+    assert rate < 0.2
+    np.testing.assert_allclose(ignorant.predict(np.zeros((3, 2)), np.zeros((3, 2))), rate)
 
 
 def test_without_terminations_nothing_ever_ends(tmp_path: Path) -> None:
