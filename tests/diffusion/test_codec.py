@@ -1,0 +1,63 @@
+"""Both parameterisations undo themselves, and whiten what they say they whiten."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from diffusion.small_teacher import world
+
+from tskd_ray.data.windows import Windows
+from tskd_ray.diffusion.codec import AbsoluteCodec, Codec, ResidualCodec
+
+HORIZON, CONTEXT = 6, 3
+
+
+def codecs() -> list[Codec]:
+    data = world()
+    return [
+        AbsoluteCodec("cdf").fit(data),
+        AbsoluteCodec("minmax").fit(data),
+        ResidualCodec(HORIZON, CONTEXT, 2).fit(data, np.random.default_rng(0)),
+    ]
+
+
+@pytest.mark.parametrize("codec", codecs(), ids=["cdf", "minmax", "residual"])
+def test_decoding_undoes_encoding(codec: Codec) -> None:
+    batch = Windows(world(), HORIZON).gather(np.arange(0, 100, 7))
+    anchor = np.arange(len(batch.states)) % CONTEXT
+    anchor_states = batch.states[np.arange(len(anchor)), anchor]
+    rows = codec.encode_states(batch.states, anchor)
+    assert rows.dtype == np.float32
+    np.testing.assert_allclose(
+        codec.decode_states(rows, anchor, anchor_states), batch.states, atol=2e-3
+    )
+    np.testing.assert_allclose(
+        codec.decode_rewards(codec.encode_rewards(batch.rewards)), batch.rewards, atol=2e-3
+    )
+
+
+def test_residual_rows_are_whitened_per_offset_and_zero_at_the_anchor() -> None:
+    data = world(episodes=200)
+    codec = ResidualCodec(HORIZON, 1, 2).fit(data, np.random.default_rng(0))
+    batch = Windows(data, HORIZON).gather(np.arange(data.n_steps))
+    rows = codec.encode_states(batch.states, np.zeros(data.n_steps, dtype=np.int64))
+    assert np.array_equal(rows[:, 0], np.zeros_like(rows[:, 0]))
+    for offset in range(1, HORIZON):
+        valid = rows[batch.state_mask[:, offset], offset]
+        np.testing.assert_allclose(valid.std(axis=0), 1.0, atol=0.1)
+        np.testing.assert_allclose(valid.mean(axis=0), 0.0, atol=0.1)
+
+
+@pytest.mark.parametrize("codec", codecs(), ids=["cdf", "minmax", "residual"])
+def test_a_saved_codec_is_the_same_codec(codec: Codec) -> None:
+    fresh: Codec
+    if isinstance(codec, AbsoluteCodec):
+        fresh = AbsoluteCodec(codec.normalizer).restore(codec.state())
+    else:
+        fresh = ResidualCodec(HORIZON, CONTEXT, 2).restore(codec.state())
+    states = world().observations[:HORIZON][None]
+    anchor = np.array([1])
+    assert np.array_equal(
+        fresh.encode_states(states, anchor), codec.encode_states(states, anchor)
+    )
+    assert np.array_equal(fresh.context(states[:, 0]), codec.context(states[:, 0]))

@@ -1,0 +1,119 @@
+"""DDR-I and DDR-II: what is clamped, what carries loss, what is saved, what is learned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from diffusion.small_teacher import teacher_config, world
+
+from tskd_ray.config.schema import SamplerConfig
+from tskd_ray.data.windows import Windows
+from tskd_ray.diffusion.ddr import RewardDiffuser, TrajectoryDiffuser
+
+FAST = SamplerConfig(name="ddim", steps=4, guidance=1.5)
+
+
+def rngs(count: int, seed: int = 0) -> list[np.random.Generator]:
+    return [np.random.default_rng([seed, row]) for row in range(count)]
+
+
+@pytest.mark.parametrize("parameterization", ["absolute", "residual"])
+@pytest.mark.parametrize("context", [1, 3])
+def test_history_is_clamped_and_carries_no_loss_while_rewards_do(
+    parameterization: str, context: int
+) -> None:
+    data = world()
+    diffuser = TrajectoryDiffuser(teacher_config(parameterization, context=context, steps=1), 2)
+    diffuser.fit(data, seed=0)
+    windows = Windows(data, diffuser.settings.horizon + 1)
+    steps = np.arange(data.n_steps)
+    example = diffuser._example(
+        windows, steps, np.ones(len(steps), np.float32), np.random.default_rng(0)
+    )
+    clamped, batch = np.asarray(example.clamped), windows.gather(steps)
+    history = clamped[:, :, 0].sum(axis=1)
+    assert history.min() == 1
+    assert history.max() == context
+    assert not clamped[..., -1].any(), "past rewards are never given"
+    assert (example.weight[clamped] == 0).all()
+    horizon = diffuser.settings.horizon
+    for row in range(len(steps)):
+        for j in range(horizon):
+            rewarded = batch.reward_mask[row, j]
+            assert (example.weight[row, j, -1] > 0) == rewarded
+            free = batch.state_mask[row, j] and j >= history[row]
+            assert (example.weight[row, j, :-1] > 0).all() == free
+
+
+@pytest.mark.parametrize("parameterization", ["absolute", "residual"])
+def test_a_plan_keeps_its_history_and_does_not_depend_on_its_neighbours(
+    parameterization: str,
+) -> None:
+    data = world()
+    diffuser = TrajectoryDiffuser(teacher_config(parameterization, context=3), 2)
+    diffuser.fit(data, seed=0)
+    history = np.stack([data.observations[i : i + 3] for i in (0, 4, 9)])
+    length = np.array([3, 2, 1])
+    plan = diffuser.plan(history, length, target_return=1.0, sampler=FAST, rngs=rngs(3))
+    for row in range(3):
+        np.testing.assert_allclose(
+            plan.states[row, : length[row]], history[row, : length[row]], atol=2e-3
+        )
+        alone = diffuser.plan(
+            history[[row]], length[[row]], target_return=1.0, sampler=FAST, rngs=[rngs(3)[row]]
+        )
+        np.testing.assert_allclose(alone.states[0], plan.states[row], atol=1e-4)
+    assert np.isfinite(plan.states).all()
+    assert plan.rewards.shape == (3, 6)
+
+
+def test_a_saved_diffuser_plans_the_same(tmp_path: Path) -> None:
+    data = world()
+    diffuser = TrajectoryDiffuser(teacher_config(), 2)
+    curve = diffuser.fit(data, seed=0)
+    assert curve[-1][0] == 30
+    diffuser.save(tmp_path)
+    loaded = TrajectoryDiffuser.load(tmp_path)
+    history, length = data.observations[:4][:, None], np.ones(4, dtype=np.int64)
+    plans = [
+        d.plan(history, length, target_return=0.7, sampler=FAST, rngs=rngs(4))
+        for d in (diffuser, loaded)
+    ]
+    assert np.array_equal(plans[0].states, plans[1].states)
+    assert loaded.return_scale_ == diffuser.return_scale_
+
+
+def test_training_is_a_function_of_the_seed() -> None:
+    data = world()
+    plans = []
+    for seed in (0, 0, 1):
+        diffuser = TrajectoryDiffuser(teacher_config(steps=5), 2)
+        diffuser.fit(data, seed=seed)
+        plans.append(
+            diffuser.plan(
+                data.observations[:2][:, None],
+                np.ones(2, dtype=np.int64),
+                target_return=1.0,
+                sampler=FAST,
+                rngs=rngs(2),
+            ).states
+        )
+    assert np.array_equal(plans[0], plans[1])
+    assert not np.array_equal(plans[0], plans[2])
+
+
+def test_ddr2_learns_the_reward_of_a_step_and_ignores_the_order_of_its_batch() -> None:
+    data = world(episodes=60)
+    config = teacher_config(steps=300)
+    diffuser = RewardDiffuser(config, 2)
+    diffuser.fit(data, seed=0)
+    steps = np.arange(0, data.n_steps, 9)
+    states = data.observations[data.step_state[steps]]
+    after = data.observations[data.step_state[steps] + 1]
+    rewards = diffuser.reward(states, after, seed=0)
+    error = np.sqrt(np.mean((rewards - data.rewards[steps]) ** 2))
+    assert error < 0.5 * data.rewards.std()
+    backwards = diffuser.reward(states[::-1], after[::-1], seed=0)
+    np.testing.assert_allclose(backwards[::-1], rewards, atol=1e-4)

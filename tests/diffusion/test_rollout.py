@@ -1,0 +1,206 @@
+"""Generation: each mode against a plain loop over one trajectory, ends, and independence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from diffusion.small_teacher import teacher_config, world
+
+from tskd_ray.config.schema import FitConfig, GenerateConfig, SamplerConfig
+from tskd_ray.data.trajectories import EnvironmentSpec, Origin
+from tskd_ray.diffusion.ddr import TrajectoryDiffuser
+from tskd_ray.diffusion.rollout import End, Teacher, facts, generate
+from tskd_ray.errors import ConfigError
+from tskd_ray.models.inverse_dynamics import InverseDynamics
+from tskd_ray.models.termination import Termination
+from tskd_ray.models.transition import Transition
+from tskd_ray.seeding import numpy_rng
+
+FAST = SamplerConfig(name="ddim", steps=3, guidance=1.0)
+FIT = FitConfig(steps=40, batch_size=32, learning_rate=1e-3)
+
+
+class Linear(gymnasium.Env[Any, Any]):
+    """The world of `small_teacher`, as a simulator."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.state = self.np_random.normal(size=2).astype(np.float32)
+        return self.state, {}
+
+    def step(self, action: Any) -> Any:
+        self.state = (0.9 * self.state + 0.3 * np.asarray(action)).astype(np.float32)
+        return self.state, 1e9, bool(self.state[0] > 0.3), False, {}
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Iterator[Teacher]:
+    gymnasium.register("Linear-v0", entry_point=Linear)
+    data = world(terminated=True)
+    diffuser = TrajectoryDiffuser(teacher_config(context=2, steps=60), 2)
+    diffuser.fit(data, seed=0)
+    yield Teacher(
+        diffuser=diffuser,
+        inverse_dynamics=InverseDynamics.fit(data, FIT, 0),
+        transition=Transition.fit(data, FIT, 0),
+        termination=Termination.fit(data, FIT, 0),
+        **facts(data),
+    )
+    gymnasium.registry.pop("Linear-v0")
+
+
+def settings(rollout: str, **extra: object) -> GenerateConfig:
+    return GenerateConfig.model_validate(
+        {"rollout": rollout, "sampler": FAST, "replan_every": 2, "box_margin": 5.0, **extra}
+    )
+
+
+@pytest.mark.parametrize("rollout", ["model", "dynamics", "environment"])
+def test_lock_step_equals_a_plain_loop_over_one_trajectory(teacher: Teacher, rollout: str) -> None:
+    config = settings(rollout)
+    generated = generate(teacher, config, ids=range(5), seed=7, epoch=1, first_id=100)
+    ends = 0
+    for number in range(5):
+        oracle, end = plain_loop(teacher, config, number)
+        ours = generated.trajectories.episode(number)
+        assert ours["episode_id"] == 100 + number
+        assert len(ours["actions"]) == len(oracle["actions"])
+        np.testing.assert_allclose(ours["observations"], oracle["observations"], atol=1e-3)
+        np.testing.assert_allclose(ours["actions"], oracle["actions"], atol=1e-3)
+        np.testing.assert_allclose(ours["rewards"], oracle["rewards"], atol=1e-3)
+        assert generated.ends[number] == end
+        ends += end == End.TERMINATED
+    if rollout == "environment":
+        assert ends, "no episode of this seed ended: the test would not see a wrong end"
+        assert generated.trajectories.rewards.max() < 1e3, "the simulator's reward was read"
+
+
+def plain_loop(teacher: Teacher, config: GenerateConfig, number: int) -> tuple[dict[str, Any], End]:
+    """Algorithm 1, one trajectory, nothing batched."""
+    rng = numpy_rng(7, "generate", 1, number)
+    environment = gymnasium.make("Linear-v0")
+    if config.rollout == "environment":
+        states = [environment.reset(seed=int(rng.integers(2**31)))[0]]
+    else:
+        states = [teacher.starts[rng.integers(len(teacher.starts))]]
+    actions, rewards = [], []
+    context, end = teacher.diffuser.config.context, End.TIME_LIMIT
+    plan: Any = None
+    while len(actions) < teacher.max_steps:
+        k = len(actions) % config.replan_every
+        if k == 0:
+            history = states[-context:]
+            padded = np.zeros((1, context, 2), dtype=np.float32)
+            padded[0, : len(history)] = history
+            plan = teacher.diffuser.plan(
+                padded,
+                np.array([len(history)]),
+                target_return=config.target_return,
+                sampler=config.sampler,
+                rngs=[rng],
+            )
+        at = int(plan.anchor[0]) + k
+        planned = plan.states[:, at + 1]
+        state = np.asarray(states[-1])[None]
+        action = teacher.inverse_dynamics.predict(state, planned)
+        reward = plan.rewards[0, at]
+        if config.rollout == "model":
+            after = planned[0]
+        elif config.rollout == "dynamics":
+            step = teacher.transition.predict(state, action)
+            after, reward = step.next_states[0].astype(np.float32), step.rewards[0]
+        else:
+            after, _, done, _, _ = environment.step(action[0])
+        if config.rollout != "environment":
+            probability = teacher.termination.predict(state, after[None])[0]
+            done = probability >= teacher.termination.threshold
+        actions.append(action[0])
+        rewards.append(reward)
+        states.append(after)
+        if done:
+            end = End.TERMINATED
+            break
+    return {"observations": states, "actions": actions, "rewards": rewards}, end
+
+
+def test_a_trajectory_does_not_depend_on_who_is_generated_beside_it(teacher: Teacher) -> None:
+    config = settings("dynamics")
+    together = generate(teacher, config, ids=[3, 4, 8], seed=0).trajectories
+    alone = generate(teacher, config, ids=[8], seed=0).trajectories
+    np.testing.assert_allclose(
+        together.episode(2)["observations"], alone.episode(0)["observations"], atol=1e-3
+    )
+    other = generate(teacher, config, ids=[8], seed=0, epoch=2).trajectories
+    assert not np.array_equal(other.observations[:1], alone.observations[:1])
+
+
+def test_provenance_names_the_generated_episode(teacher: Teacher) -> None:
+    made = generate(teacher, settings("model"), ids=[2, 5], seed=0, first_id=40).trajectories
+    assert made.episode_id.tolist() == [42, 45]
+    assert set(made.origin) == {Origin.GENERATED}
+    assert made.episode(1)["source_episode"].tolist() == [45] * int(made.lengths[1])
+    assert made.episode(1)["source_step"].tolist() == list(range(int(made.lengths[1])))
+
+
+@dataclass(frozen=True)
+class Runaway:
+    """A dynamics model that leaves any box, or turns not-a-number, at the third step."""
+
+    value: float
+
+    def predict(self, states: Any, actions: Any) -> Any:
+        step = np.where(np.abs(states - states[:, :1]) < 0, states, states + 0.01)
+        step[states[:, 0] - np.floor(states[:, 0]) >= 0.02] = self.value
+        return type("Step", (), {
+            "next_states": step, "rewards": np.zeros(len(step)), "disagreement": np.zeros(len(step))
+        })  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [1e6, np.nan])
+def test_an_episode_that_leaves_the_box_is_cut_there_and_truncated(
+    teacher: Teacher, value: float
+) -> None:
+    nowhere: Any = Runaway(value)
+    calm = replace(
+        teacher,
+        transition=nowhere,
+        termination=replace(teacher.termination, network=None),
+        starts=np.zeros((1, 2), dtype=np.float32),
+    )
+    generated = generate(calm, settings("dynamics"), ids=[0], seed=0)
+    made = generated.trajectories
+    assert generated.ends.tolist() == [End.LEFT_BOX]
+    assert made.lengths.tolist() == [2], "the step that went wrong is dropped"
+    assert np.isfinite(made.observations).all()
+    assert made.truncated.tolist() == [True]
+    assert made.terminated.tolist() == [False]
+
+
+def test_disagreement_cuts_when_asked(teacher: Teacher) -> None:
+    generated = generate(
+        teacher, settings("dynamics", max_disagreement=1e-9), ids=range(3), seed=0
+    )
+    assert generated.ends.tolist() == [End.DISAGREEMENT] * 3
+    assert generated.trajectories.lengths.tolist() == [1] * 3
+
+
+def test_max_steps_is_a_truncation(teacher: Teacher) -> None:
+    calm = replace(teacher, termination=replace(teacher.termination, network=None))
+    generated = generate(calm, settings("model", max_steps=7), ids=range(3), seed=0)
+    assert generated.trajectories.lengths.tolist() == [7] * 3
+    assert generated.trajectories.truncated.all()
+
+
+def test_an_environment_rollout_without_an_environment_says_what_to_do(teacher: Teacher) -> None:
+    homeless = replace(teacher, environment=None)
+    with pytest.raises(ConfigError, match="Set data.environment, or use rollout: dynamics"):
+        generate(homeless, settings("environment"), ids=[0], seed=0)
+    assert isinstance(teacher.environment, EnvironmentSpec)

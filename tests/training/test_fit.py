@@ -1,0 +1,88 @@
+"""The training loop: exact resume after an interruption, averaging, schedules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tskd_ray.config.schema import FitConfig
+from tskd_ray.seeding import torch_rng
+from tskd_ray.training import fit as fit_module
+from tskd_ray.training.fit import fit, learning_rate
+
+SETTINGS = FitConfig(steps=230, batch_size=4, learning_rate=1e-2, ema_decay=0.9, schedule="cosine")
+
+
+class Killed(Exception):
+    """Stands for kill -9 between two steps."""
+
+
+def module() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 1))
+
+
+def loss_of(network: nn.Module, die_at: int | None = None):
+    def loss(step: int) -> Tensor:
+        if step == die_at:
+            raise Killed
+        x = torch.randn(4, 3, generator=torch_rng(0, "fit-test", step))
+        return (network(x) - x.sum(dim=1, keepdim=True)).square().mean()
+
+    return loss
+
+
+def weights(network: nn.Module) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in network.parameters()])
+
+
+@pytest.mark.parametrize("die_at", [1, 57, 100, 229])
+def test_a_killed_training_ends_with_the_same_bytes(
+    die_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit_module, "SAVE_EVERY_SECONDS", 0.0)
+    undisturbed = module()
+    curve = fit(undisturbed, loss_of(undisturbed), SETTINGS)
+    killed = module()
+    with pytest.raises(Killed):
+        fit(killed, loss_of(killed, die_at), SETTINGS, resume=tmp_path)
+    again = module()
+    resumed = fit(again, loss_of(again), SETTINGS, resume=tmp_path)
+    assert torch.equal(weights(again), weights(undisturbed))
+    assert resumed == curve
+
+
+def test_the_average_is_left_in_the_module() -> None:
+    network = module()
+    kept: list[Tensor] = []
+    settings = FitConfig(steps=12, learning_rate=0.05, ema_decay=0.7)
+    inner = loss_of(network)
+
+    def loss(step: int) -> Tensor:
+        kept.append(weights(network))
+        return inner(step)
+
+    fit(network, loss, settings)
+    # After the last step the loop averages once more; replay its last weights with a plain Adam.
+    plain = module()
+    optimizer = torch.optim.Adam(plain.parameters(), lr=0.05)
+    average = weights(plain)
+    for step in range(12):
+        optimizer.zero_grad()
+        loss_of(plain)(step).backward()
+        optimizer.step()
+        average = 0.7 * average + 0.3 * weights(plain)
+    torch.testing.assert_close(weights(network), average)
+    torch.testing.assert_close(kept[0], weights(module()))
+
+
+def test_cosine_falls_from_the_full_rate_towards_zero() -> None:
+    settings = FitConfig(steps=100, learning_rate=2.0, schedule="cosine")
+    rates = [learning_rate(settings, step) for step in range(100)]
+    assert rates[0] == 2.0
+    assert rates[50] == pytest.approx(1.0)
+    assert 0 < rates[99] < 0.01
+    assert learning_rate(FitConfig(learning_rate=2.0), 77) == 2.0
