@@ -23,7 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=_first_line(__doc__))
     subjects = parser.add_subparsers(dest="subject", required=True)
     for name, module in SUBJECTS.items():
-        subject = subjects.add_parser(name, help=module._first_line(__doc__))
+        subject = subjects.add_parser(name, help=_first_line(module.__doc__))
         subject.add_argument("--threads", type=int, default=1, help="for every contestant")
         module.add_arguments(subject)
     arguments = parser.parse_args()
