@@ -1,0 +1,89 @@
+"""Keys: what changes them, what does not, and what two runs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pipeline.tiny import tiny_config
+
+from tskd_ray.config.schema import Config
+from tskd_ray.pipeline.graph import build_graph
+from tskd_ray.pipeline.manifest import ArtifactKey, artifact_key
+
+DATA = artifact_key("data", code_version="1", config={}, inputs={"content": "0"}, seed=0)
+
+
+def keys(config: Config, data: ArtifactKey = DATA) -> dict[str, str]:
+    return {name: node.key.digest for name, node in build_graph(config, data).items()}
+
+
+def changed(tmp_path: Path, **sections: Any) -> set[str]:
+    before = tiny_config(tmp_path)
+    after = before.model_copy(
+        update={
+            name: getattr(before, name).model_copy(update=values)
+            if isinstance(values, dict)
+            else values
+            for name, values in sections.items()
+        }
+    )
+    old, new = keys(before), keys(after)
+    assert old.keys() == new.keys()
+    return {name for name in old if old[name] != new[name]}
+
+
+def test_every_node_comes_after_its_inputs(tmp_path: Path) -> None:
+    seen: set[str] = set()
+    for node in build_graph(tiny_config(tmp_path), DATA).values():
+        assert seen.issuperset(node.inputs)
+        seen.add(node.name)
+
+
+def test_selection_slack_redoes_selection_and_what_follows_only(tmp_path: Path) -> None:
+    assert changed(tmp_path, select={"slack": 500.0}) == {
+        "select", "students-tskd", "scores-tskd", "students-filtered", "scores-filtered",
+    }  # fmt: skip
+
+
+def test_radius_keeps_teacher_generation_and_the_first_value(tmp_path: Path) -> None:
+    different = changed(tmp_path, stitch={"radius": 0.5})
+    assert different == {
+        "stitch-1", "value-2", "stitch-2", "select", "students-tskd", "scores-tskd",
+    }  # fmt: skip
+
+
+def test_more_epochs_share_the_earlier_ones(tmp_path: Path) -> None:
+    two = keys(tiny_config(tmp_path))
+    settings = tiny_config(tmp_path).model_dump(mode="json")
+    settings["stitch"]["epochs"] = 3
+    import json
+
+    three = keys(Config.model_validate_json(json.dumps(settings)))
+    assert three["stitch-2"] == two["stitch-2"]
+    assert three["generate-2"] == two["generate-2"]
+    assert three["select"] != two["select"]
+
+
+@pytest.mark.parametrize(
+    "section", [{"name": "other"}, {"storage": "elsewhere"}, {"compute": {"workers": 7}}]
+)
+def test_names_places_and_workers_change_no_key(tmp_path: Path, section: dict[str, Any]) -> None:
+    assert changed(tmp_path, **section) == set()
+
+
+def test_the_seed_and_the_data_change_every_key(tmp_path: Path) -> None:
+    everything = set(keys(tiny_config(tmp_path))) - {"data"}
+    assert changed(tmp_path, seed=1) == everything
+    other = artifact_key("data", code_version="1", config={}, inputs={"content": "1"}, seed=0)
+    old, new = keys(tiny_config(tmp_path)), keys(tiny_config(tmp_path), other)
+    assert all(old[name] != new[name] for name in old)
+
+
+def test_without_generation_or_stitching_their_stages_are_left_out(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, generate={"trajectories": 0}, stitch={"epochs": 0})
+    assert set(keys(config)) == {
+        "data", "students-recorded", "students-filtered", "select", "students-tskd",
+        "scores-recorded", "scores-filtered", "scores-tskd",
+    }  # fmt: skip

@@ -1,0 +1,162 @@
+"""A whole tiny run: what it leaves, that it is not done twice, and the same bytes anyhow."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import minari
+import numpy as np
+import pytest
+from pipeline.tiny import result_bytes, tiny_config
+
+from tskd_ray.config.schema import ComputeConfig, Config
+from tskd_ray.data.minari_io import read_minari
+from tskd_ray.data.trajectories import Origin
+from tskd_ray.errors import ConfigError, DataError, StorageError
+from tskd_ray.pipeline.run import RunResult, run
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    """One local run that the others are compared with."""
+    return run(tiny_config(tmp_path_factory.mktemp("local")))
+
+
+def test_the_folder_holds_what_the_contract_says(undisturbed: RunResult) -> None:
+    folder = undisturbed.folder
+    for name in (
+        "run.json", "metrics.json", "report.html", "policy/model.safetensors",
+        "policy/config.json", "policy/policy.onnx",
+    ):  # fmt: skip
+        assert (folder / name).stat().st_size > 0, name
+    record = json.loads((folder / "run.json").read_text())
+    assert record["rollout"] == "dynamics"
+    assert record["config"]["generate"]["trajectories"] == 4
+    assert {"torch", "ray", "numpy"} <= record["versions"].keys()
+    assert all(stage["key"] for stage in record["stages"])
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert [epoch["epoch"] for epoch in metrics["epochs"]] == [1, 2]
+    names = [row["name"] for row in metrics["scores"]]
+    assert names == ["Recorded data", "BC, all recorded", "BC, selected recorded", "TSKD student"]
+    assert metrics["vital_signs"]
+
+
+def test_the_dataset_opens_in_minari_with_provenance(undisturbed: RunResult) -> None:
+    path = undisturbed.folder / "dataset" / "data"
+    dataset = minari.MinariDataset(path)
+    assert dataset.total_episodes == 383
+    ours = read_minari(path)
+    assert set(ours.origin) <= {0, 1, 2}
+    stitched = ours.episode_origin == Origin.STITCHED
+    assert stitched.any()
+    for episode in np.flatnonzero(stitched)[:5]:
+        steps = ours.episode(int(episode))
+        assert (steps["origin"] == Origin.STITCHED).any()
+    assert np.all(np.diff(ours.returns) <= 1e-6), "best episode first"
+
+
+def test_doing_it_again_computes_nothing_and_changes_no_byte(undisturbed: RunResult) -> None:
+    before = result_bytes(undisturbed.folder)
+    storage = undisturbed.folder.parents[1]
+    manifests = {path: path.stat().st_mtime_ns for path in storage.rglob("manifest.json")}
+    again = run(tiny_config(storage))
+    assert result_bytes(again.folder) == before
+    assert manifests == {path: path.stat().st_mtime_ns for path in storage.rglob("manifest.json")}
+    record = json.loads((again.folder / "run.json").read_text())
+    assert all(stage["cached"] for stage in record["stages"] if stage["name"] != "data")
+    assert again.table == undisturbed.table
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("workers", [1, 3])
+def test_any_number_of_ray_workers_gives_the_same_bytes(
+    undisturbed: RunResult, tmp_path: Path, workers: int, ray_cluster: None
+) -> None:
+    compute = ComputeConfig(mode="ray", workers=workers).model_dump(mode="json")
+    result = run(tiny_config(tmp_path, compute=compute))
+    assert result_bytes(result.folder) == result_bytes(undisturbed.folder)
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from tskd_ray.config.schema import Config
+from tskd_ray.pipeline.run import run
+run(Config.model_validate_json(Path(sys.argv[1]).read_text()))
+"""
+
+
+def start(config: Config, folder: Path) -> subprocess.Popen[bytes]:
+    path = folder / "config.json"
+    path.write_text(config.model_dump_json())
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-c", CHILD, str(path)], env=environment)
+
+
+def test_a_driver_killed_again_and_again_ends_with_the_same_bytes(
+    undisturbed: RunResult, tmp_path: Path
+) -> None:
+    config = tiny_config(tmp_path)
+    artifacts = tmp_path / "artifacts"
+    # Kill it in training, among the shards of generation, in stitching and among the students.
+    for mark in ("ddr1/*/attempt-*", "generate/*/shards/*", "stitch/*/scratch/*", "select/*/attempt-*"):
+        child = start(config, tmp_path)
+        deadline = time.monotonic() + 120
+        while not list(artifacts.glob(mark)) and time.monotonic() < deadline:
+            assert child.poll() is None, f"ended before {mark}"
+            time.sleep(0.01)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    assert not (tmp_path / "runs" / "tiny" / "report.html").exists()
+    child = start(config, tmp_path)
+    assert child.wait(timeout=300) == 0
+    assert result_bytes(tmp_path / "runs" / "tiny") == result_bytes(undisturbed.folder)
+
+
+def test_stages_stop_where_asked(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    result = run(config, until="train")
+    stages = {path.name for path in (tmp_path / "artifacts").iterdir()}
+    assert "ddr1" in stages
+    assert not stages & {"generate", "stitch", "students"}
+    assert result.report is None
+
+
+def test_a_selection_that_keeps_too_few_shows_the_returns(tmp_path: Path) -> None:
+    config = tiny_config(
+        tmp_path,
+        generate={"trajectories": 0},
+        stitch={"epochs": 0},
+        select={"slack": 1.0, "minimum_episodes": 5},
+    )
+    with pytest.raises(DataError, match=r"at least 5 episodes(.|\n)*█"):
+        run(config)
+
+
+def test_evaluation_without_an_environment_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    import tskd_ray.pipeline.run as module
+
+    load = module.load_trajectories
+    monkeypatch.setattr(
+        module, "load_trajectories", lambda *a, **k: replace(load(*a, **k), environment=None)
+    )
+    with pytest.raises(ConfigError, match="Set data.environment"):
+        run(tiny_config(tmp_path))
+    assert not (tmp_path / "artifacts").exists()
+
+
+def test_storage_that_cannot_be_written_is_refused_before_any_work(tmp_path: Path) -> None:
+    blocker = tmp_path / "file"
+    blocker.write_text("in the way")
+    with pytest.raises(StorageError, match="writ"):
+        run(tiny_config(blocker / "store"))
