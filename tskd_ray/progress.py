@@ -1,4 +1,4 @@
-"""How long work tells how far it is. The console, Ray workers and tests each bring their own."""
+"""How long work tells how far it is: the console, Ray workers and tests bring their own."""
 
 from __future__ import annotations
 

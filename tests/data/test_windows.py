@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tskd_ray.data.trajectories import Trajectories
@@ -10,7 +12,7 @@ from tskd_ray.data.windows import Windows
 
 def test_windows_are_cut_and_masked_row_by_row() -> None:
     rng = np.random.default_rng(0)
-    episodes = [
+    episodes: list[dict[str, Any]] = [
         {
             "observations": rng.normal(size=(n + 1, 2)),
             "actions": rng.normal(size=(n, 1)),

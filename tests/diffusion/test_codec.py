@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from diffusion.small_teacher import world
 
+from diffusion.small_teacher import world
 from tskd_ray.data.windows import Windows
 from tskd_ray.diffusion.codec import AbsoluteCodec, Codec, ResidualCodec
 

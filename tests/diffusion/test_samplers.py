@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -50,7 +51,8 @@ def test_samplers_recover_the_distribution(name: str, steps: int, tolerance: flo
 def test_second_order_is_nearer_than_first_at_few_steps() -> None:
     exact = draw("ddim", 200, count=200)
     errors = {
-        name: float((draw(name, 8, count=200) - exact).abs().mean()) for name in ("ddim", "dpmpp_2m")
+        name: float((draw(name, 8, count=200) - exact).abs().mean())
+        for name in ("ddim", "dpmpp_2m")
     }
     assert errors["dpmpp_2m"] < errors["ddim"]
 
@@ -116,7 +118,7 @@ def test_sampling_steps_fall_from_the_noisiest_without_repeats(total: int) -> No
         visited = sampling_steps(total, steps)
         assert len(visited) == steps
         assert visited[0] == total - 1
-        assert all(a > b >= 0 for a, b in zip(visited, visited[1:], strict=False))
+        assert all(a > b >= 0 for a, b in pairwise(visited))
     assert sampling_steps(total, total) == list(reversed(range(total)))
 
 

@@ -12,7 +12,9 @@ TINY = UNetConfig(base_width=8, multipliers=(1, 2, 4), embedding_width=8)
 
 
 @pytest.mark.parametrize(("channels", "parameters"), [(11, 59_732_491), (17, 59_737_873)])
-def test_paper_preset_has_the_published_number_of_parameters(channels: int, parameters: int) -> None:
+def test_paper_preset_has_the_published_number_of_parameters(
+    channels: int, parameters: int
+) -> None:
     with torch.device("meta"):
         network = TemporalUNet(channels, channels, UNetConfig())
     assert sum(p.numel() for p in network.parameters()) == parameters

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pipeline.tiny import tiny_config
 
+from pipeline.tiny import tiny_config
 from tskd_ray.config.schema import Config
 from tskd_ray.pipeline.graph import build_graph
 from tskd_ray.pipeline.manifest import ArtifactKey, artifact_key
@@ -69,7 +69,9 @@ def test_more_epochs_share_the_earlier_ones(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "section", [{"name": "other"}, {"storage": "elsewhere"}, {"compute": {"workers": 7}}]
 )
-def test_names_places_and_workers_change_no_key(tmp_path: Path, section: dict[str, Any]) -> None:
+def test_names_places_and_workers_change_no_key(
+    tmp_path: Path, section: dict[str, Any]
+) -> None:
     assert changed(tmp_path, **section) == set()
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import minari
 import numpy as np
 import pytest
-from pipeline.tiny import result_bytes, tiny_config
 
+from pipeline.tiny import result_bytes, tiny_config
 from tskd_ray.config.schema import ComputeConfig, Config
 from tskd_ray.data.minari_io import read_minari
 from tskd_ray.data.trajectories import Origin
@@ -43,7 +43,12 @@ def test_the_folder_holds_what_the_contract_says(undisturbed: RunResult) -> None
     metrics = json.loads((folder / "metrics.json").read_text())
     assert [epoch["epoch"] for epoch in metrics["epochs"]] == [1, 2]
     names = [row["name"] for row in metrics["scores"]]
-    assert names == ["Recorded data", "BC, all recorded", "BC, selected recorded", "TSKD student"]
+    assert names == [
+        "Recorded data",
+        "BC, all recorded",
+        "BC, selected recorded",
+        "TSKD student",
+    ]
     assert metrics["vital_signs"]
 
 
@@ -67,7 +72,9 @@ def test_doing_it_again_computes_nothing_and_changes_no_byte(undisturbed: RunRes
     manifests = {path: path.stat().st_mtime_ns for path in storage.rglob("manifest.json")}
     again = run(tiny_config(storage))
     assert result_bytes(again.folder) == before
-    assert manifests == {path: path.stat().st_mtime_ns for path in storage.rglob("manifest.json")}
+    assert manifests == {
+        path: path.stat().st_mtime_ns for path in storage.rglob("manifest.json")
+    }
     record = json.loads((again.folder / "run.json").read_text())
     assert all(stage["cached"] for stage in record["stages"] if stage["name"] != "data")
     assert again.table == undisturbed.table
@@ -105,7 +112,12 @@ def test_a_driver_killed_again_and_again_ends_with_the_same_bytes(
     config = tiny_config(tmp_path)
     artifacts = tmp_path / "artifacts"
     # Kill it in training, among the shards of generation, in stitching and among the students.
-    for mark in ("ddr1/*/attempt-*", "generate/*/shards/*", "stitch/*/scratch/*", "select/*/attempt-*"):
+    for mark in (
+        "ddr1/*/attempt-*",
+        "generate/*/shards/*",
+        "stitch/*/scratch/*",
+        "select/*/attempt-*",
+    ):
         child = start(config, tmp_path)
         deadline = time.monotonic() + 120
         while not list(artifacts.glob(mark)) and time.monotonic() < deadline:
@@ -150,7 +162,7 @@ def test_evaluation_without_an_environment_is_refused_before_any_work(
     monkeypatch.setattr(
         module, "load_trajectories", lambda *a, **k: replace(load(*a, **k), environment=None)
     )
-    with pytest.raises(ConfigError, match="Set data.environment"):
+    with pytest.raises(ConfigError, match=r"Set data\.environment"):
         run(tiny_config(tmp_path))
     assert not (tmp_path / "artifacts").exists()
 

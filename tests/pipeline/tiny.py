@@ -18,7 +18,11 @@ def tiny_config(storage: Path, **sections: Any) -> Config:
         "name": "tiny",
         "storage": str(storage),
         "teacher": {
-            "trajectory": {"horizon": 16, "unet": _UNET, "fit": {"steps": 40, "batch_size": 16}},
+            "trajectory": {
+                "horizon": 16,
+                "unet": _UNET,
+                "fit": {"steps": 40, "batch_size": 16},
+            },
             "reward": {"horizon": 2, "unet": _UNET, "fit": {"steps": 30, "batch_size": 32}},
             "reward_sampler": sampler,
             "inverse_dynamics": {"steps": 60, "batch_size": 64},

@@ -13,7 +13,9 @@ from tskd_ray.seeding import torch_rng
 from tskd_ray.training import fit as fit_module
 from tskd_ray.training.fit import fit, learning_rate
 
-SETTINGS = FitConfig(steps=230, batch_size=4, learning_rate=1e-2, ema_decay=0.9, schedule="cosine")
+SETTINGS = FitConfig(
+    steps=230, batch_size=4, learning_rate=1e-2, ema_decay=0.9, schedule="cosine"
+)
 
 
 class Killed(Exception):
@@ -66,7 +68,7 @@ def test_the_average_is_left_in_the_module() -> None:
         return inner(step)
 
     fit(network, loss, settings)
-    # After the last step the loop averages once more; replay its last weights with a plain Adam.
+    # Replay the weights with a plain Adam and average them by hand.
     plain = module()
     optimizer = torch.optim.Adam(plain.parameters(), lr=0.05)
     average = weights(plain)

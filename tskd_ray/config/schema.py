@@ -100,8 +100,8 @@ class TeacherConfig(Section):
     def _history_fits(self) -> Self:
         if self.context >= self.trajectory.horizon:
             raise ValueError(
-                "teacher.trajectory.horizon must be larger than teacher.context, since the plan "
-                f"lies after the history. Got horizon {self.trajectory.horizon}, context "
+                "teacher.trajectory.horizon must be larger than teacher.context, since the "
+                f"plan lies after the history. Got horizon {self.trajectory.horizon}, context "
                 f"{self.context}. Raise the horizon."
             )
         return self
@@ -168,7 +168,9 @@ class StitchConfig(Section):
 class SelectConfig(Section):
     """Which trajectories of D_K the student learns from."""
 
-    slack: Annotated[float, Field(ge=0)] | Annotated[str, Field(pattern=r"^\d+(\.\d+)?%$")] = "20%"
+    slack: Annotated[float, Field(ge=0)] | Annotated[str, Field(pattern=r"^\d+(\.\d+)?%$")] = (
+        "20%"
+    )
     """δ: keep returns of at least max − δ; a number, or a share of the return range (D20)."""
     scope: Literal["global", "per_origin"] = "global"
     """One threshold, or one for each of recorded, generated and stitched."""
@@ -235,8 +237,8 @@ class Config(Section):
         for name, sampler, model in pairs:
             if sampler.steps > model.diffusion_steps:
                 raise ValueError(
-                    f"{name}.steps cannot exceed the model's diffusion steps. Got {sampler.steps} "
-                    f"of {model.diffusion_steps}. Lower the sampler's steps."
+                    f"{name}.steps cannot exceed the model's diffusion steps. Got "
+                    f"{sampler.steps} of {model.diffusion_steps}. Lower the sampler's steps."
                 )
         plan = self.teacher.trajectory.horizon - self.teacher.context
         if self.generate.replan_every > plan:

@@ -110,8 +110,8 @@ class AbsoluteCodec:
 class ResidualCodec:
     """States as whitened differences to the anchor, which is given as context (D6b).
 
-    Whitening is per offset from the anchor: one step away a state has moved by a fraction of what
-    it moves in twenty, and both should weigh the same.
+    Whitening is per offset from the anchor: one step away a state has moved by a fraction of
+    what it moves in twenty, and both should weigh the same.
     """
 
     clip = RESIDUAL_CLIP
@@ -129,7 +129,7 @@ class ResidualCodec:
         width = trajectories.observation_dim
         self.mean_ = np.zeros((self.horizon + self.history - 1, width), dtype=np.float32)
         self.std_ = np.ones_like(self.mean_)
-        # Row of the table: offset + history − 1. An offset backwards is the mirror of one forwards.
+        # Row of the table: offset + history − 1. Offsets backwards mirror those forwards.
         for offset in range(1, self.horizon):
             valid = batch.state_mask[:, offset]
             if not valid.any():
@@ -137,7 +137,9 @@ class ResidualCodec:
                 continue
             moved = (batch.states[valid, offset] - batch.states[valid, 0]).astype(np.float64)
             self._set(offset, moved.mean(axis=0), moved.std(axis=0))
-        self.state_mean_ = trajectories.observations.mean(axis=0, dtype=np.float64).astype(np.float32)
+        self.state_mean_ = trajectories.observations.mean(axis=0, dtype=np.float64).astype(
+            np.float32
+        )
         self.state_std_ = _positive(trajectories.observations.std(axis=0, dtype=np.float64))
         self.reward_mean_ = np.float32(trajectories.rewards.mean(dtype=np.float64))
         self.reward_std_ = _positive(np.asarray(trajectories.rewards.std(dtype=np.float64)))
@@ -162,7 +164,9 @@ class ResidualCodec:
         self, rows: Float32Array, anchor: IntArray, anchor_states: FloatArray
     ) -> Float32Array:
         at = self._table(rows.shape[1], anchor)
-        return (rows * self.std_[at] + self.mean_[at] + anchor_states[:, None]).astype(np.float32)
+        return (rows * self.std_[at] + self.mean_[at] + anchor_states[:, None]).astype(
+            np.float32
+        )
 
     def encode_rewards(self, rewards: FloatArray) -> Float32Array:
         return ((rewards - self.reward_mean_) / self.reward_std_).astype(np.float32)

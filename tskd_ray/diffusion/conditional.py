@@ -110,7 +110,9 @@ class ConditionalDiffusion(nn.Module):
 
         def predict(x: Tensor, step: Tensor, y: Tensor, keep: Tensor) -> Tensor:
             repeat = len(x) // len(context_t)
-            return self.network(self._with_context(x, context_t.repeat(repeat, 1)), step, y, keep)
+            return self.network(
+                self._with_context(x, context_t.repeat(repeat, 1)), step, y, keep
+            )
 
         def denoise(x: Tensor, i: int) -> Tensor:
             output = guided(predict, x, i, condition_t, sampler.guidance)

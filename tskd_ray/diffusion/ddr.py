@@ -121,7 +121,11 @@ class _Diffuser:
         return curve
 
     def _example(
-        self, windows: Windows, steps: IntArray, condition: Float32Array, rng: np.random.Generator
+        self,
+        windows: Windows,
+        steps: IntArray,
+        condition: Float32Array,
+        rng: np.random.Generator,
     ) -> Example:
         raise NotImplementedError
 
@@ -130,7 +134,9 @@ class _Diffuser:
         tensors: dict[str, Tensor | np.ndarray] = {
             f"network.{k}": v for k, v in self.model.network.state_dict().items()
         }
-        tensors |= {f"codec.{k}": np.ascontiguousarray(v) for k, v in self.codec.state().items()}
+        tensors |= {
+            f"codec.{k}": np.ascontiguousarray(v) for k, v in self.codec.state().items()
+        }
         config = {
             "kind": self.kind,
             "observation_dim": self.observation_dim,
@@ -140,7 +146,7 @@ class _Diffuser:
         save_model(folder, tensors, config)
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu"):  # noqa: ANN206 - Self, for each subclass
+    def load(cls, folder: Path, device: str = "cpu"):
         """Read what `save` wrote."""
         import json
 
@@ -148,11 +154,15 @@ class _Diffuser:
         teacher = TeacherConfig.model_validate_json(json.dumps(config["teacher"]))
         diffuser = cls(teacher, config["observation_dim"])
         diffuser.return_scale_ = config["return_scale"]
-        codec = {k.removeprefix("codec."): v.numpy() for k, v in tensors.items() if "codec." in k}
+        codec = {
+            k.removeprefix("codec."): v.numpy() for k, v in tensors.items() if "codec." in k
+        }
         assert isinstance(diffuser.codec, AbsoluteCodec | ResidualCodec)
         diffuser.codec.restore(codec)
         network = {
-            k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")
+            k.removeprefix("network."): v
+            for k, v in tensors.items()
+            if k.startswith("network.")
         }
         diffuser.model.network.load_state_dict(network)
         diffuser.model.eval().to(device)
@@ -171,7 +181,11 @@ class TrajectoryDiffuser(_Diffuser):
         return self.observation_dim + 1
 
     def _example(
-        self, windows: Windows, steps: IntArray, condition: Float32Array, rng: np.random.Generator
+        self,
+        windows: Windows,
+        steps: IntArray,
+        condition: Float32Array,
+        rng: np.random.Generator,
     ) -> Example:
         horizon = self.settings.horizon
         batch = windows.gather(steps)
@@ -259,7 +273,11 @@ class RewardDiffuser(_Diffuser):
         return np.concatenate([encoded[:, :-1], encoded[:, 1:]], axis=-1)
 
     def _example(
-        self, windows: Windows, steps: IntArray, condition: Float32Array, rng: np.random.Generator
+        self,
+        windows: Windows,
+        steps: IntArray,
+        condition: Float32Array,
+        rng: np.random.Generator,
     ) -> Example:
         batch = windows.gather(steps)
         horizon = self.settings.horizon
@@ -283,24 +301,30 @@ class RewardDiffuser(_Diffuser):
             condition=condition,
         )
 
-    def reward(self, states: FloatArray, next_states: FloatArray, *, seed: int) -> Float32Array:
+    def reward(
+        self, states: FloatArray, next_states: FloatArray, *, sampler: SamplerConfig, seed: int
+    ) -> Float32Array:
         """Reward of each step (s, s'), (N,).
 
-        A pair's noise is named by the run seed and by the pair itself, so its reward is the same
-        in any order and in any epoch.
+        A pair's noise is named by the run seed and by the pair itself, so its reward is the
+        same in any order and in any epoch.
 
         Args:
             states: (N, S).
             next_states: (N, S).
+            sampler: How to denoise. Guidance towards the highest return (the condition is 1)
+                flatters rewards where (s, s') does not decide them.
             seed: Run seed.
         """
         rewards = np.empty(len(states), dtype=np.float32)
         for start in range(0, len(states), REWARD_BATCH):
             part = slice(start, start + REWARD_BATCH)
-            rewards[part] = self._reward(states[part], next_states[part], seed)
+            rewards[part] = self._reward(states[part], next_states[part], sampler, seed)
         return rewards
 
-    def _reward(self, states: FloatArray, next_states: FloatArray, seed: int) -> Float32Array:
+    def _reward(
+        self, states: FloatArray, next_states: FloatArray, sampler: SamplerConfig, seed: int
+    ) -> Float32Array:
         batch, width = states.shape
         horizon = self.settings.horizon
         window = np.repeat(next_states[:, None], horizon + 1, axis=1)
@@ -318,6 +342,6 @@ class RewardDiffuser(_Diffuser):
                 numpy_rng(seed, self.kind, pair.tobytes().hex())
                 for pair in np.concatenate([states, next_states], axis=1)
             ],
-            sampler=self.config.reward_sampler,
+            sampler=sampler,
         )
         return self.codec.decode_rewards(rows[:, 0, -1])

@@ -1,4 +1,4 @@
-"""What moves the state of a rollout (D8): the plan itself, a learned ensemble, or the simulator.
+"""What moves the state of a rollout (D8): the plan, a learned ensemble, or the simulator.
 
 B active trajectories · S observation dim · A action dim
 """

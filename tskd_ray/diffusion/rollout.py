@@ -1,7 +1,7 @@
-"""Generation (Algorithm 1): DDR-I plans, the inverse dynamics acts, a mover moves the state (D8).
+"""Generation (Algorithm 1): DDR-I plans, the inverse dynamics acts, a mover moves (D8).
 
-All trajectories of a shard advance in lock-step; finished ones leave the batch. Each has a random
-stream of its own, so a shard's result depends on its ids alone.
+All trajectories of a shard advance in lock-step; finished ones leave the batch. Each has a
+random stream of its own, so a shard's result depends on its ids alone.
 
 B active trajectories · S observation dim · A action dim · C context
 """
@@ -26,7 +26,14 @@ from tskd_ray.models.termination import Termination
 from tskd_ray.models.transition import Transition
 from tskd_ray.progress import Progress, silent
 from tskd_ray.seeding import numpy_rng
-from tskd_ray.types import BoolArray, Float32Array, Float64Array, FloatArray, Int8Array, IntArray
+from tskd_ray.types import (
+    BoolArray,
+    Float32Array,
+    Float64Array,
+    FloatArray,
+    Int8Array,
+    IntArray,
+)
 
 
 class End(IntEnum):
@@ -53,8 +60,10 @@ class Teacher:
     environment: EnvironmentSpec | None = None
 
     @classmethod
-    def load(cls, folders: dict[str, Path], recorded: Trajectories, device: str = "cpu") -> Teacher:
-        """Read the four checkpoints; `folders` by name: ddr1, inverse-dynamics, …"""
+    def load(
+        cls, folders: dict[str, Path], recorded: Trajectories, device: str = "cpu"
+    ) -> Teacher:
+        """Read the four checkpoints from `folders`, by the names of their stages."""
         return cls(
             diffuser=TrajectoryDiffuser.load(folders["ddr1"], device),
             inverse_dynamics=InverseDynamics.load(folders["inverse-dynamics"]),
@@ -198,7 +207,9 @@ class _Lockstep:
         actions = self.teacher.inverse_dynamics.predict(states, planned)
         moved = self.mover.step(active, states, actions, planned, planned_rewards)
         outside = ~np.isfinite(moved.next_states).all(axis=1) | ~np.isfinite(moved.rewards)
-        outside |= ((moved.next_states < self.low) | (moved.next_states > self.high)).any(axis=1)
+        outside |= ((moved.next_states < self.low) | (moved.next_states > self.high)).any(
+            axis=1
+        )
         if self.settings.rollout == "environment":
             outside[:] = False  # what the simulator reached is real
         doubtful = np.zeros_like(outside)

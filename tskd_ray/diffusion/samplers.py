@@ -1,9 +1,9 @@
 """Samplers as free functions of a denoiser (D12). They know of no network, guidance or data.
 
-A denoiser maps (x_i, i) to the clean estimate x̂₀. `clamp` writes the known entries into x; it is
-called on every x that a denoiser sees and on the result, so clamped entries come out bit-identical.
-`noise` draws standard normal noise of x's shape. The temperature α scales the noise, at the start
-and at every step (D1); callers pass the standard deviation that it amounts to.
+A denoiser maps (x_i, i) to the clean estimate x̂₀. `clamp` writes the known entries into x; it
+is called on every x that a denoiser sees and on the result, so clamped entries come out
+bit-identical. `noise` draws standard normal noise of x's shape. The temperature α scales the
+noise, at the start and at every step (D1); callers pass the standard deviation it amounts to.
 """
 
 from __future__ import annotations
@@ -25,7 +25,13 @@ Noise = Callable[[], Tensor]
 
 @torch.no_grad()
 def sample_ddpm(
-    denoise: Denoise, alpha_bar: Float64Array, steps: int, *, noise: Noise, clamp: Clamp, std: float
+    denoise: Denoise,
+    alpha_bar: Float64Array,
+    steps: int,
+    *,
+    noise: Noise,
+    clamp: Clamp,
+    std: float,
 ) -> Tensor:
     """Ancestral sampling (Ho et al. 2020, Algorithm 2), strided when `steps` < I."""
     x = noise() * std
@@ -46,7 +52,13 @@ def sample_ddpm(
 
 @torch.no_grad()
 def sample_ddim(
-    denoise: Denoise, alpha_bar: Float64Array, steps: int, *, noise: Noise, clamp: Clamp, std: float
+    denoise: Denoise,
+    alpha_bar: Float64Array,
+    steps: int,
+    *,
+    noise: Noise,
+    clamp: Clamp,
+    std: float,
 ) -> Tensor:
     """Deterministic sampling after the initial noise (Song et al. 2021, eq. 12 with σ = 0)."""
     x = noise() * std
@@ -63,7 +75,13 @@ def sample_ddim(
 
 @torch.no_grad()
 def sample_dpmpp_2m(
-    denoise: Denoise, alpha_bar: Float64Array, steps: int, *, noise: Noise, clamp: Clamp, std: float
+    denoise: Denoise,
+    alpha_bar: Float64Array,
+    steps: int,
+    *,
+    noise: Noise,
+    clamp: Clamp,
+    std: float,
 ) -> Tensor:
     """DPM-Solver++(2M) (Lu et al. 2022, Algorithm 2), the last step of first order.
 

@@ -13,11 +13,11 @@ from tskd_ray.types import Float64Array
 
 
 def cosine_alpha_bar(steps: int) -> Float64Array:
-    """ᾱ_i of the cosine schedule (Nichol & Dhariwal 2021, eq. 17) with β at most 0.999; (I,)."""
+    """ᾱ_i of the cosine schedule (Nichol & Dhariwal 2021, eq. 17), β at most 0.999; (I,)."""
     u = np.arange(steps + 1) / steps
     f = np.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
     beta = np.clip(1 - f[1:] / f[:-1], 0.0, 0.999)
-    return np.cumprod(1 - beta)
+    return np.asarray(np.cumprod(1 - beta), dtype=np.float64)
 
 
 def sampling_steps(total: int, steps: int) -> list[int]:

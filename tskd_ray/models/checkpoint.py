@@ -19,12 +19,14 @@ FORMAT_VERSION = 1
 
 
 def save_model(
-    folder: Path, tensors: Mapping[str, torch.Tensor | np.ndarray[Any, Any]], config: dict[str, Any]
+    folder: Path,
+    tensors: Mapping[str, torch.Tensor | np.ndarray[Any, Any]],
+    config: dict[str, Any],
 ) -> None:
     """Write a checkpoint; `config` must be JSON and hold a `kind`.
 
-    Both files are replaced atomically, weights first: a reader sees the old pair, the new pair or
-    new weights under an equal configuration, never half a file.
+    Both files are replaced atomically, weights first: a reader sees the old pair, the new pair
+    or new weights under an equal configuration, never half a file.
     """
     import torch
     from safetensors.torch import save

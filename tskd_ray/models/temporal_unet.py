@@ -1,4 +1,4 @@
-"""Temporal U-Net of Diffuser (Janner et al. 2022), sized as the public Decision Diffuser has it.
+"""Temporal U-Net of Diffuser (Janner et al. 2022), in the size of the Decision Diffuser.
 
 B batch · C channels · H horizon · E embedding
 """
@@ -54,7 +54,9 @@ class TemporalUNet(nn.Module):
                 ])
             )  # fmt: skip
         top = widths[-1]
-        self.middle = nn.ModuleList(ResidualBlock(top, top, embedding, kernel) for _ in range(2))
+        self.middle = nn.ModuleList(
+            ResidualBlock(top, top, embedding, kernel) for _ in range(2)
+        )
         self.ups = nn.ModuleList()
         for before, after in reversed(pairs[1:]):
             self.ups.append(
@@ -65,7 +67,9 @@ class TemporalUNet(nn.Module):
                 ])
             )  # fmt: skip
         first = widths[1]
-        self.final = nn.Sequential(ConvBlock(first, first, kernel), nn.Conv1d(first, out_channels, 1))
+        self.final = nn.Sequential(
+            ConvBlock(first, first, kernel), nn.Conv1d(first, out_channels, 1)
+        )
         self.stride = 2 ** (len(pairs) - 1)
 
     def forward(self, x: Tensor, step: Tensor, condition: Tensor, keep: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
-"""The stages of a run as a graph: what each reads, and so its key. Building it executes nothing.
+"""The stages of a run as a graph: what each reads, and so its key. Building runs nothing.
 
     data ─┬─ ddr1 · ddr2 · inverse-dynamics · transition · termination · dynamics
           ├─ students-recorded · students-filtered ──────────────────────┐
           └─ generate-k ── value-k ── stitch-k ── … ── select ── students-tskd ── scores
 
-Every key follows from the configuration and the data's content alone, so a sweep can be planned,
-and what its trials share be counted, before anything runs.
+Every key follows from the configuration and the data's content alone, so a sweep can be
+planned, and what its trials share be counted, before anything runs.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ VERSIONS = {
     "scores": "1",
     "fidelity": "1",
 }
-"""Of each stage's code: raise one when its results change, and stale artifacts are left behind."""
+"""Of each stage's code: raise one when its results change; stale artifacts stay behind."""
 
 TEACHER = ("ddr1", "inverse-dynamics", "transition", "termination")
 """What generation needs."""
@@ -62,50 +62,16 @@ class Node:
 def build_graph(config: Config, data_key: ArtifactKey) -> dict[str, Node]:
     """All nodes of a run by name, each after those it reads."""
     graph = _Graph(config, data_key)
-    teacher = config.teacher
-    common = ("parameterization", "context", "normalizer", "discount", "return_scale")
-    shared = {name: getattr(teacher, name) for name in (*common, "termination_penalty")}
-    shared["condition_dropout"] = teacher.condition_dropout
-    fit = {"inverse-dynamics": teacher.inverse_dynamics, "transition": teacher.transition}
-
-    if config.generate.trajectories:
-        graph.add("ddr1", "teacher", {**shared, "model": teacher.trajectory})
-        graph.add("transition", "teacher", fit["transition"])
-        graph.add("termination", "teacher", fit["transition"])
-    if config.generate.trajectories or config.stitch.epochs:
-        graph.add("inverse-dynamics", "teacher", fit["inverse-dynamics"])
-    if config.stitch.epochs:
-        ddr2 = {**shared, "model": teacher.reward, "sampler": teacher.reward_sampler}
-        graph.add("ddr2", "teacher", {**ddr2})
-        graph.add("dynamics", "teacher", _fields(config.stitch, "members", "best_members", "dynamics"))
-
+    _add_teacher(graph, config)
     for name in BASELINES:
-        settings: dict[str, Any] = {"distill": config.distill, "evaluate": _checkpoints(config)}
-        if name == "filtered":
-            settings["select"] = config.select
-        graph.add(f"students-{name}", "distill", settings, stage="students")
-
+        extra = {"select": config.select} if name == "filtered" else {}
+        _add_students(graph, config, name, "data", extra)
     previous = "data"
-    for k in range(1, max(config.stitch.epochs, 1) + 1):
-        new = _generate(graph, config, k)
-        if config.stitch.epochs:
-            joined = (previous, *new)
-            graph.add(f"value-{k}", "stitch", {"fit": config.stitch.value, "epoch": k}, joined, "value")
-            settings = config.stitch.model_dump(
-                exclude={"epochs", "members", "best_members", "dynamics", "value"}
-            )
-            inputs = (*joined, f"value-{k}", "dynamics", "inverse-dynamics", "ddr2")
-            graph.add(f"stitch-{k}", "stitch", {**settings, "epoch": k}, inputs, "stitch")
-            previous = f"stitch-{k}"
-    last = (previous,) if config.stitch.epochs else ("data", *_generated_names(config, 1))
+    for k in range(1, config.stitch.epochs + 1):
+        previous = _add_epoch(graph, config, k, previous)
+    last = (previous,) if config.stitch.epochs else ("data", *_generate(graph, config, 1))
     graph.add("select", "distill", config.select, last)
-    graph.add(
-        "students-tskd",
-        "distill",
-        {"distill": config.distill, "evaluate": _checkpoints(config)},
-        ("select",),
-        "students",
-    )
+    _add_students(graph, config, "tskd", "select", {})
     if config.evaluate.episodes:
         for name in (*BASELINES, "tskd"):
             episodes = {"episodes": config.evaluate.episodes}
@@ -114,6 +80,49 @@ def build_graph(config: Config, data_key: ArtifactKey) -> dict[str, Node]:
         for name in _generated_names(config, 1):
             graph.add("fidelity", "evaluate", {}, ("data", name))
     return graph.nodes
+
+
+def _add_teacher(graph: _Graph, config: Config) -> None:
+    teacher = config.teacher
+    shared = teacher.model_dump(
+        mode="json",
+        exclude={"trajectory", "reward", "reward_sampler", "inverse_dynamics", "transition"},
+    )
+    if config.generate.trajectories:
+        graph.add("ddr1", "teacher", {**shared, "model": teacher.trajectory})
+        graph.add("transition", "teacher", teacher.transition)
+        graph.add("termination", "teacher", teacher.transition)
+    if config.generate.trajectories or config.stitch.epochs:
+        graph.add("inverse-dynamics", "teacher", teacher.inverse_dynamics)
+    if config.stitch.epochs:
+        graph.add("ddr2", "teacher", {**shared, "model": teacher.reward})
+        ensemble = ("members", "best_members", "dynamics")
+        graph.add("dynamics", "teacher", _fields(config.stitch, *ensemble))
+
+
+def _add_students(
+    graph: _Graph, config: Config, name: str, data: str, extra: Mapping[str, Any]
+) -> None:
+    settings = {
+        "distill": config.distill,
+        "checkpoints": config.evaluate.checkpoints,
+        **extra,
+    }
+    graph.add(f"students-{name}", "distill", settings, (data,), "students")
+
+
+def _add_epoch(graph: _Graph, config: Config, k: int, previous: str) -> str:
+    """Generation, V and stitching of epoch k; the name of its D."""
+    joined = (previous, *_generate(graph, config, k))
+    value = {"fit": config.stitch.value, "epoch": k}
+    graph.add(f"value-{k}", "stitch", value, joined, "value")
+    settings = config.stitch.model_dump(
+        mode="json", exclude={"epochs", "members", "best_members", "dynamics", "value"}
+    )
+    settings |= {"epoch": k, "reward_sampler": _plain(config.teacher.reward_sampler)}
+    inputs = (*joined, f"value-{k}", "dynamics", "inverse-dynamics", "ddr2")
+    graph.add(f"stitch-{k}", "stitch", settings, inputs, "stitch")
+    return f"stitch-{k}"
 
 
 def _generate(graph: _Graph, config: Config, k: int) -> tuple[str, ...]:
@@ -128,10 +137,6 @@ def _generated_names(config: Config, k: int) -> tuple[str, ...]:
     return (f"generate-{k}",) if config.generate.trajectories else ()
 
 
-def _checkpoints(config: Config) -> dict[str, int]:
-    return {"checkpoints": config.evaluate.checkpoints}
-
-
 def _fields(section: BaseModel, *names: str) -> dict[str, Any]:
     return {name: getattr(section, name) for name in names}
 
@@ -142,7 +147,9 @@ class _Graph:
         # Arithmetic differs in its last bits between devices and thread counts.
         self.arithmetic = {"device": config.compute.device, "threads": config.compute.threads}
         self.nodes = {
-            "data": Node(name="data", stage="data", role="teacher", config={}, inputs=(), key=data_key)
+            "data": Node(
+                name="data", stage="data", role="teacher", config={}, inputs=(), key=data_key
+            )
         }
 
     def add(

@@ -23,7 +23,17 @@ from tskd_ray.report.data import (
     save_report_data,
 )
 
-PACKAGES = ("tskd_ray", "ray", "torch", "numpy", "faiss-cpu", "gymnasium", "mujoco", "minari", "pyarrow")
+PACKAGES = (
+    "tskd_ray",
+    "ray",
+    "torch",
+    "numpy",
+    "faiss-cpu",
+    "gymnasium",
+    "mujoco",
+    "minari",
+    "pyarrow",
+)
 
 
 def write_run(
@@ -84,7 +94,9 @@ def _write_dataset(
         newest = max(last, key=lambda name: int(name.split("-")[1]))
         augmented = load_arrays(folders[newest])
     else:
-        new = [load_arrays(path) for name, path in folders.items() if name.startswith("generate-")]
+        new = [
+            load_arrays(path) for name, path in folders.items() if name.startswith("generate-")
+        ]
         augmented = Trajectories.concatenate([recorded, *new])
     target, fresh = folder / "dataset", folder / ".dataset"
     shutil.rmtree(fresh, ignore_errors=True)
@@ -92,7 +104,7 @@ def _write_dataset(
         augmented,
         fresh,
         dataset_id=f"tskd/{config.name.lower()}-v0",
-        description=f"{config.data.source} augmented by tskd_ray, rollout {config.generate.rollout}",
+        description=f"{config.data.source}, augmented; rollout {config.generate.rollout}",
         scores=reference(config, recorded),
     )
     shutil.rmtree(target, ignore_errors=True)
@@ -112,7 +124,9 @@ def _write_policy(config: Config, folders: Mapping[str, Path], folder: Path) -> 
 
 def _warnings(config: Config) -> list[str]:
     if config.generate.trajectories and config.generate.rollout == "environment":
-        return ["rollout: environment stepped the simulator; its students are not purely offline"]
+        return [
+            "rollout: environment stepped the simulator; its students are not purely offline"
+        ]
     return []
 
 
@@ -128,5 +142,5 @@ def _versions() -> dict[str, str]:
 
 def _compute(config: Config) -> str:
     compute = config.compute
-    where = "Ray" if compute.mode == "ray" else "local, one process"
-    return f"{where}, {os.cpu_count()} CPUs here, {compute.threads} thread(s) per worker, {compute.device}"
+    where = "Ray" if compute.mode == "ray" else "one process"
+    return f"{where}, {os.cpu_count()} CPUs, {compute.threads} per worker, {compute.device}"

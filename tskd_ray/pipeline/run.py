@@ -28,6 +28,7 @@ from tskd_ray.pipeline.spread import fetch, run_generation, run_stitching
 from tskd_ray.pipeline.stages import TASKS, Work
 from tskd_ray.progress import Progress, silent
 from tskd_ray.report.data import ScoreRow, StageCost
+from tskd_ray.training.select import select
 
 VERBS = {
     "train": ROLES[:1],
@@ -76,6 +77,8 @@ def run(
     graph = build_graph(config, data_key)
     roles = VERBS[until or "report"]
     wanted = [node for node in graph.values() if node.role in roles]
+    if any(node.role == "distill" for node in wanted):
+        select(recorded, config.select)  # the baseline's: refuse a bad slack now, not later
     runner = _Runner(config, store, graph, console)
     with ExitStack() as stack:
         if runner.missing(wanted):
@@ -101,7 +104,9 @@ def _recorded(config: Config) -> tuple[Trajectories, Config]:
     """The recorded data with its environment, checked against what the run asks of it."""
     data = config.data
     recorded = load_trajectories(
-        data.source, environment=data.environment, environment_kwargs=data.environment_kwargs or None
+        data.source,
+        environment=data.environment,
+        environment_kwargs=data.environment_kwargs or None,
     )
     if recorded.environment is None and data.environment is not None:
         spec = environment_spec(data.environment, data.environment_kwargs)
@@ -176,7 +181,7 @@ class _Runner:
         while left:
             ready = [node for node in left if self.done.issuperset(node.inputs)]
             tasks = [node for node in ready if node.stage in TASKS]
-            # Tasks first: side by side they fill the machine that a spread stage then has alone.
+            # Tasks first: side by side they fill the machine; a spread stage has it alone.
             batch = tasks or ready[:1]
             with self.console.stage(_title(batch)):
                 if tasks:

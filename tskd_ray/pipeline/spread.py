@@ -32,7 +32,11 @@ class GenerationWorker:
     """Holds the teacher; a shard is a range of trajectory numbers of one epoch."""
 
     def __init__(
-        self, store: ArtifactStore, inputs: Mapping[str, ArtifactKey], config: Config, epoch: int
+        self,
+        store: ArtifactStore,
+        inputs: Mapping[str, ArtifactKey],
+        config: Config,
+        epoch: int,
     ) -> None:
         folders = {name: fetch(store, key) for name, key in inputs.items()}
         self.teacher, self.first_id = load_teacher(folders, config, epoch)
@@ -176,7 +180,9 @@ def run_stitching(work: Work, problem_folder: Path) -> None:
             problem,
             decisions,
             action=InverseDynamics.load(work.inputs["inverse-dynamics"]).predict,
-            reward=partial(rewards.reward, seed=config.seed),
+            reward=partial(
+                rewards.reward, sampler=config.teacher.reward_sampler, seed=config.seed
+            ),
             acceptance=settings.acceptance,
             improvement=settings.improvement,
             on_cycle=settings.on_cycle,

@@ -20,7 +20,6 @@ from tskd_ray.data.arrays import load_arrays, save_arrays
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.progress import Progress, silent
 
-
 REPLAYED_EPISODES = 20
 
 
@@ -38,7 +37,11 @@ class Work:
 
     def joined(self) -> Trajectories:
         """D' = D ∪ new: the trajectory inputs, recorded or stitched first (D15)."""
-        names = [n for n in self.inputs if n.split("-")[0] in ("data", "stitch", "generate", "select")]
+        names = [
+            n
+            for n in self.inputs
+            if n.split("-")[0] in ("data", "stitch", "generate", "select")
+        ]
         return Trajectories.concatenate([load_arrays(self.inputs[name]) for name in names])
 
     def write_json(self, name: str, document: Any) -> None:
@@ -207,7 +210,7 @@ def score_students(work: Work) -> None:
 
 
 def check_fidelity(work: Work) -> None:
-    """Generated steps and returns against the simulator: measured after the fact, never used."""
+    """Generated steps and returns against the simulator: measured afterwards, never used."""
     from tskd_ray.errors import DataError
     from tskd_ray.evaluation.fidelity import one_step_fidelity, replay_returns
 
@@ -215,8 +218,9 @@ def check_fidelity(work: Work) -> None:
     (generated,) = (load_arrays(p) for n, p in work.inputs.items() if n.startswith("generate-"))
     environment = recorded.environment
     assert environment is not None, "checked when the run was planned"
-    true_steps = recorded.observations[recorded.step_state + 1] - (
-        recorded.observations[recorded.step_state]
+    true_steps = (
+        recorded.observations[recorded.step_state + 1]
+        - (recorded.observations[recorded.step_state])
     )
     try:
         fidelity = one_step_fidelity(

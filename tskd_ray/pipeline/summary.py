@@ -109,7 +109,9 @@ def _projection(
         rows = stitched.step_state[stitched.origin == Origin.STITCHED]
         first = len(origin)
         parts += [stitched.observations[rows], stitched.observations[rows + 1]]
-        origin = np.concatenate([origin, np.full(2 * len(rows), Origin.STITCHED, dtype=np.int8)])
+        origin = np.concatenate(
+            [origin, np.full(2 * len(rows), Origin.STITCHED, dtype=np.int8)]
+        )
         numbers = np.arange(len(rows))
         hops = np.stack([first + numbers, first + len(rows) + numbers], axis=1)
     return project_states(np.concatenate(parts), origin, hops)
@@ -126,7 +128,9 @@ def _dataset_row(
         name=name,
         final=Score(
             mean_return=mean,
-            normalized=None if scale is None else float(normalized_score(np.array(mean), scale)),
+            normalized=None
+            if scale is None
+            else float(normalized_score(np.array(mean), scale)),
         ),
         episodes=trajectories.n_episodes,
         detail="mean return of the dataset itself",
@@ -235,7 +239,8 @@ def _teacher_signs(folders: Folders) -> list[VitalSign]:
                 value=bias,
                 threshold="within 0.05 sd of a reward",
                 warns=abs(bias) > 0.05 * fidelity["reward_sd"],
-                meaning=f"rms {fidelity['reward_error_rms']:.3f}, sd {fidelity['reward_sd']:.2f}",
+                meaning=f"rms {fidelity['reward_error_rms']:.3f}; "
+                f"a reward's sd {fidelity['reward_sd']:.2f}",
             ),
             VitalSign(
                 name="Generated: replayed over claimed return",
@@ -323,7 +328,8 @@ def _checkpoints(folders: Folders, name: str) -> Curve:
 
 def _named(folders: Folders, prefix: str) -> list[str]:
     return sorted(
-        (name for name in folders if name.startswith(prefix)), key=lambda n: int(n.split("-")[1])
+        (name for name in folders if name.startswith(prefix)),
+        key=lambda n: int(n.split("-")[1]),
     )
 
 

@@ -38,8 +38,8 @@ def fit(
         loss: Must not depend on anything but the step and the parameters, so that a resumed
             training ends with the same bytes as an undisturbed one.
         settings: Steps, rate, schedule and averaging.
-        resume: Folder for the training state (weights, average, Adam's moments); what is there is
-            continued. None: nothing is kept.
+        resume: Folder for the training state (weights, average, Adam's moments); what is there
+            is continued. None: nothing is kept.
         progress: Told every `REPORT_EVERY_STEPS` steps.
 
     Returns:
