@@ -62,7 +62,11 @@ def test_a_row_depends_on_its_policy_alone_so_policies_may_be_split() -> None:
 
 def test_progress_counts_policies_and_nothing_is_a_result_too() -> None:
     seen: list[tuple[int, int]] = []
-    evaluate([Linear(0)] * 2, PENDULUM, 1, 0, progress=lambda d, t, **_: seen.append((d, t)))
+
+    def progress(done: int, total: int, **metrics: float) -> None:
+        seen.append((done, total))
+
+    evaluate([Linear(0)] * 2, PENDULUM, 1, 0, progress=progress)
     assert seen == [(1, 2), (2, 2)]
     assert evaluate([], PENDULUM, 5, 0).shape == (0, 5)
     assert evaluate([Linear(0)], PENDULUM, 0, 0).shape == (1, 0)

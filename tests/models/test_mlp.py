@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from tskd_ray.models import mlp
@@ -53,7 +54,7 @@ def test_tensors_bring_the_network_back_and_members_are_copies() -> None:
     assert torch.equal(picked(x), before)
 
 
-def test_predict_in_pieces_equals_predict_at_once(monkeypatch) -> None:
+def test_predict_in_pieces_equals_predict_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     network = BatchedMLP(3, 2, (8,), seed=1, keys=KEYS)
     x = np.random.default_rng(0).normal(size=(10, 3))
     whole = predict(network, x)

@@ -72,7 +72,7 @@ def test_onnx_takes_raw_observations_in_any_batch(
     )
     x = rows(policy, n).astype(np.float32)
     (actions,) = session.run(None, {"observations": x})
-    np.testing.assert_allclose(actions, policy.act(x), atol=1e-4)
+    np.testing.assert_allclose(np.asarray(actions), policy.act(x), atol=1e-4)
 
 
 def test_onnx_bytes_are_reproducible(policy: Policy, tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 from toy_world import toy_trajectories
 from tskd_ray.config.schema import FitConfig
 from tskd_ray.data.trajectories import Trajectories
+from tskd_ray.models import fit as fit_module
 from tskd_ray.models.value import TwinValue, monte_carlo_returns
-from tskd_ray.training import fit as fit_module
 
 SHORT = FitConfig(steps=500, batch_size=32, learning_rate=2e-3, ema_decay=0.9)
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from toy_world import toy_trajectories
 from tskd_ray.config.schema import DistillConfig, FitConfig
 from tskd_ray.errors import DataError
+from tskd_ray.models import fit as fit_module
 from tskd_ray.models.policy import Policy
-from tskd_ray.training import fit as fit_module
 from tskd_ray.training.distill import checkpoint_steps, distill
 
 SETTINGS = DistillConfig(

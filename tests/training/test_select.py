@@ -35,7 +35,9 @@ def test_what_is_within_the_slack_of_the_best_is_kept(
         st.lists(st.integers(0, 2), min_size=len(returns), max_size=len(returns))
     )
     scope = data.draw(st.sampled_from(["global", "per_origin"]))
-    settings = SelectConfig(slack=slack, scope=scope, minimum_episodes=1)
+    settings = SelectConfig.model_validate(
+        {"slack": slack, "scope": scope, "minimum_episodes": 1}
+    )
     selection = select(with_returns(returns, origins), settings)
     kept = []
     for index, value in enumerate(returns):

@@ -192,8 +192,6 @@ class EvaluateConfig(Section):
     """Per student seed; 0 leaves evaluation out."""
     checkpoints: Count = 5
     """Evenly spaced in training, the last one final; the best one is labelled as such."""
-    teacher_episodes: Annotated[int, Field(ge=0)] = 0
-    """Episodes of the teacher itself acting as a planner; costly."""
 
 
 class ComputeConfig(Section):

@@ -19,9 +19,9 @@ from tskd_ray.data.windows import Windows
 from tskd_ray.diffusion.codec import AbsoluteCodec, Codec, ResidualCodec
 from tskd_ray.diffusion.conditional import ConditionalDiffusion, Example
 from tskd_ray.models.checkpoint import load_model, save_model
+from tskd_ray.models.fit import fit
 from tskd_ray.progress import Progress, silent
 from tskd_ray.seeding import numpy_rng, torch_rng
-from tskd_ray.training.fit import fit
 from tskd_ray.types import Float32Array, FloatArray, IntArray
 
 REWARD_BATCH = 4096  # pairs per call of DDR-II; fixed, since batch shape changes last bits

@@ -82,6 +82,7 @@ def _run_on_ray(
 
     remote: Any = ray.remote  # typed for plain functions only
     hub: Any = remote(num_cpus=0)(_Board).remote()
+    tellers = {name: progress(name) for name in tasks}  # one bar and one rate each
     attempts: Counter[str] = Counter()
     running: dict[Any, str] = {}
     results: dict[str, Any] = {}
@@ -99,7 +100,7 @@ def _run_on_ray(
             start(name)
         while running:
             done, _ = ray.wait(list(running), timeout=_POLL_SECONDS)
-            _pass_on(hub, progress)
+            _pass_on(hub, tellers)
             for reference in done:
                 name = running.pop(reference)
                 try:
@@ -109,7 +110,7 @@ def _run_on_ray(
                     start(name)
                 else:
                     results[name] = _value(result, name)
-        _pass_on(hub, progress)
+        _pass_on(hub, tellers)
     finally:
         for reference in running:
             ray.cancel(reference, force=True)
@@ -155,7 +156,7 @@ class _Teller:
         self._hub.tell.remote(self._name, done, total, metrics)
 
 
-def _pass_on(hub: Any, progress: Callable[[str], Progress]) -> None:
+def _pass_on(hub: Any, tellers: Mapping[str, Progress]) -> None:
     import ray
     from ray.exceptions import RayError
 
@@ -164,4 +165,4 @@ def _pass_on(hub: Any, progress: Callable[[str], Progress]) -> None:
     except RayError:
         return  # the board went with its node; the work goes on untold
     for name, (done, total, metrics) in latest.items():
-        progress(name)(done, total, **metrics)
+        tellers[name](done, total, **metrics)

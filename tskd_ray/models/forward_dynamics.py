@@ -19,10 +19,10 @@ from tskd_ray.config.schema import FitConfig
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.models.batches import BatchSampler, gather, hold_out_episodes, steps_of
 from tskd_ray.models.checkpoint import load_model, save_model
+from tskd_ray.models.fit import fit
 from tskd_ray.models.mlp import BatchedMLP, predict
 from tskd_ray.models.standardizer import Standardizer
 from tskd_ray.progress import Progress, silent
-from tskd_ray.training.fit import fit
 from tskd_ray.types import Float64Array, FloatArray
 
 KIND = "forward_dynamics"

@@ -23,10 +23,10 @@ from tskd_ray.models.batches import (
     steps_of,
 )
 from tskd_ray.models.checkpoint import load_model, save_model
+from tskd_ray.models.fit import fit
 from tskd_ray.models.mlp import BatchedMLP, predict
 from tskd_ray.models.standardizer import Standardizer
 from tskd_ray.progress import Progress, silent
-from tskd_ray.training.fit import fit
 from tskd_ray.types import Float32Array, FloatArray
 
 KIND = "inverse_dynamics"

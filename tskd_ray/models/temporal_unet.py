@@ -105,6 +105,8 @@ class TemporalUNet(nn.Module):
 class SinusoidalEmbedding(nn.Module):
     """Sines and cosines of the diffusion step at geometric frequencies."""
 
+    frequencies: Tensor
+
     def __init__(self, width: int) -> None:
         super().__init__()
         half = width // 2

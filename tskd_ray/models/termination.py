@@ -18,10 +18,10 @@ from tskd_ray.config.schema import FitConfig
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.models.batches import BatchSampler, gather, hold_out_episodes
 from tskd_ray.models.checkpoint import load_model, save_model
+from tskd_ray.models.fit import fit
 from tskd_ray.models.mlp import BatchedMLP, predict
 from tskd_ray.models.standardizer import Standardizer
 from tskd_ray.progress import Progress, silent
-from tskd_ray.training.fit import fit
 from tskd_ray.types import BoolArray, Float32Array, Float64Array, FloatArray, IntArray
 
 KIND = "termination"

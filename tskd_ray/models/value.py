@@ -18,10 +18,10 @@ from tskd_ray.data.returns import returns_to_go
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.models.batches import BatchSampler, gather
 from tskd_ray.models.checkpoint import load_model, save_model
+from tskd_ray.models.fit import fit
 from tskd_ray.models.mlp import BatchedMLP, batched_forward, predict
 from tskd_ray.models.standardizer import Standardizer
 from tskd_ray.progress import Progress, silent
-from tskd_ray.training.fit import fit
 from tskd_ray.types import Float64Array, FloatArray
 
 KIND = "value"

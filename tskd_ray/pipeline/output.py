@@ -36,6 +36,9 @@ PACKAGES = (
 )
 
 
+OUTPUTS = ("dataset", "policy")
+
+
 def write_run(
     config: Config,
     recorded: Trajectories,
@@ -77,6 +80,9 @@ def write_run(
     )
     save_report_data(data, folder)
     if not complete:
+        # A dataset or policy of other settings must not lie beside this record.
+        for name in (*OUTPUTS, "report.html"):
+            _remove(folder / name)
         return metrics, None
     _write_dataset(config, recorded, folders, folder)
     _write_policy(config, folders, folder)
@@ -103,12 +109,19 @@ def _write_dataset(
     write_minari(
         augmented,
         fresh,
-        dataset_id=f"tskd/{config.name.lower()}-v0",
+        dataset_id=f"tskd/{config.name.lower().replace('.', '-')}-v0",
         description=f"{config.data.source}, augmented; rollout {config.generate.rollout}",
         scores=reference(config, recorded),
     )
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _write_policy(config: Config, folders: Mapping[str, Path], folder: Path) -> None:

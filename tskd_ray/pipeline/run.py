@@ -6,8 +6,8 @@ import hashlib
 import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,6 @@ import numpy as np
 from tskd_ray.config.schema import Config
 from tskd_ray.console import Console
 from tskd_ray.data.arrays import save_arrays
-from tskd_ray.data.environments import environment_spec
 from tskd_ray.data.load import load_trajectories
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.distributed.session import session
@@ -72,7 +71,7 @@ def run(
     console = console or Console(mode="quiet")
     store = ArtifactStore(config.storage)
     store.check_writable()
-    recorded, config = _recorded(config)
+    recorded = _recorded(config)
     data_key = _data_key(recorded)
     graph = build_graph(config, data_key)
     roles = VERBS[until or "report"]
@@ -80,15 +79,16 @@ def run(
     if any(node.role == "distill" for node in wanted):
         select(recorded, config.select)  # the baseline's: refuse a bad slack now, not later
     runner = _Runner(config, store, graph, console)
-    with ExitStack() as stack:
-        if runner.missing(wanted):
-            _enter(stack, session(config.compute))
+    with session(config.compute) if runner.missing(wanted) else nullcontext():
         runner.record_data(recorded)
         runner.run(wanted)
-    folders = {node.name: fetch(store, node.key) for node in wanted}
+    # What an earlier, longer command finished belongs to the run as well.
+    finished = [node for node in graph.values() if store.find(node.key) is not None]
+    runner.note_found(finished)
+    folders = {node.name: fetch(store, node.key) for node in finished}
     folder = store.run_folder(config.name)
     metrics, report = write_run(
-        config, recorded, folders, runner.costs, folder, complete=until in (None, "report")
+        config, recorded, folders, runner.costs, folder, complete=len(finished) == len(graph)
     )
     store.publish_run(config.name)
     for warning in metrics.warnings:
@@ -96,11 +96,7 @@ def run(
     return RunResult(folder=folder, table=metrics.scores, report=report)
 
 
-def _enter(stack: ExitStack, context: AbstractContextManager[None]) -> None:
-    stack.enter_context(context)
-
-
-def _recorded(config: Config) -> tuple[Trajectories, Config]:
+def _recorded(config: Config) -> Trajectories:
     """The recorded data with its environment, checked against what the run asks of it."""
     data = config.data
     recorded = load_trajectories(
@@ -108,15 +104,12 @@ def _recorded(config: Config) -> tuple[Trajectories, Config]:
         environment=data.environment,
         environment_kwargs=data.environment_kwargs or None,
     )
-    if recorded.environment is None and data.environment is not None:
-        spec = environment_spec(data.environment, data.environment_kwargs)
-        recorded = replace(recorded, environment=spec)
     if recorded.environment is None and config.evaluate.episodes:
         raise ConfigError(
             f"Evaluation needs an environment. {data.source} names none. Set data.environment, "
             "or evaluate.episodes=0 to leave evaluation out."
         )
-    return recorded, config
+    return recorded
 
 
 def _data_key(recorded: Trajectories) -> ArtifactKey:
@@ -135,7 +128,7 @@ def _data_key(recorded: Trajectories) -> ArtifactKey:
         recorded.source_step,
     ):
         digest.update(str((column.shape, column.dtype)).encode())
-        digest.update(np.ascontiguousarray(column))
+        digest.update(np.ascontiguousarray(column).tobytes())
     environment = recorded.environment
     return artifact_key(
         "data",
@@ -192,6 +185,13 @@ class _Runner:
                 self._note(node, cached=False)
                 self.done.add(node.name)
             left = [node for node in left if node.name not in self.done]
+
+    def note_found(self, nodes: Sequence[Node]) -> None:
+        """Record what others finished, so that the run's record is whole."""
+        noted = {cost.name for cost in self.costs}
+        for node in nodes:
+            if node.name not in noted:
+                self._note(node, cached=True)
 
     def _run_tasks(self, nodes: Sequence[Node]) -> None:
         run_tasks(

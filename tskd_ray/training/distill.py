@@ -17,11 +17,11 @@ from tskd_ray.config.schema import DistillConfig
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.errors import DataError
 from tskd_ray.models.batches import BatchSampler, action_bounds, gather
+from tskd_ray.models.fit import fit
 from tskd_ray.models.mlp import BatchedMLP, MemberKey
 from tskd_ray.models.policy import Policy, students_forward
 from tskd_ray.models.standardizer import Standardizer
 from tskd_ray.progress import Progress, silent
-from tskd_ray.training.fit import fit
 from tskd_ray.types import Float32Array
 
 

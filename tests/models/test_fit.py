@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from tskd_ray.config.schema import FitConfig
+from tskd_ray.models import fit as fit_module
+from tskd_ray.models.fit import fit, learning_rate
 from tskd_ray.seeding import torch_rng
-from tskd_ray.training import fit as fit_module
-from tskd_ray.training.fit import fit, learning_rate
 
 SETTINGS = FitConfig(
     steps=230, batch_size=4, learning_rate=1e-2, ema_decay=0.9, schedule="cosine"

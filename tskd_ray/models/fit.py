@@ -45,7 +45,7 @@ def fit(
     Returns:
         The learning curve: (step, mean loss since the last entry), about 100 entries.
     """
-    parameters = [p for p in module.parameters() if p.requires_grad]
+    parameters: list[Tensor] = [p for p in module.parameters() if p.requires_grad]
     average = [p.detach().clone() for p in parameters]
     device = parameters[0].device
     optimizer = torch.optim.Adam(
@@ -67,7 +67,7 @@ def fit(
         value.backward()  # pyright: ignore[reportUnknownMemberType]
         optimizer.step()
         with torch.no_grad():
-            torch._foreach_lerp_(average, parameters, 1.0 - settings.ema_decay)
+            torch._foreach_lerp_(average, parameters, 1.0 - settings.ema_decay)  # pyright: ignore
         total += value.detach()
         since += 1
         done = step + 1
@@ -82,7 +82,7 @@ def fit(
         if done % REPORT_EVERY_STEPS == 0 or done == settings.steps:
             progress(done, settings.steps, loss=curve[-1][1] if curve else math.nan)
     with torch.no_grad():
-        torch._foreach_copy_(parameters, average)
+        torch._foreach_copy_(parameters, average)  # pyright: ignore
     return curve
 
 
@@ -97,7 +97,7 @@ def _save(
     folder: Path,
     step: int,
     curve: list[tuple[int, float]],
-    parameters: list[nn.Parameter],
+    parameters: list[Tensor],
     average: list[Tensor],
     buffers: list[Tensor],
     optimizer: torch.optim.Adam,
@@ -121,7 +121,7 @@ def _save(
 
 def _restore(
     folder: Path,
-    parameters: list[nn.Parameter],
+    parameters: list[Tensor],
     average: list[Tensor],
     buffers: list[Tensor],
     optimizer: torch.optim.Adam,
