@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from tskd_ray.config.load import (
     PRESETS,
@@ -11,7 +14,7 @@ from tskd_ray.config.load import (
     load_config,
     preset_names,
 )
-from tskd_ray.config.schema import Config, RadiusConfig
+from tskd_ray.config.schema import Config, FitConfig, RadiusConfig
 from tskd_ray.errors import ConfigError
 
 ROOT = PRESETS.parent.parent
@@ -32,10 +35,13 @@ def message(folder: Path, text: str, *overrides: str) -> str:
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_each_shipped_file_loads_and_begins_with_its_command(path: Path) -> None:
-    first = path.read_text().splitlines()[0]
-    assert first.startswith("# tskd ")
-    assert path.stem in first
+    words = shlex.split(path.read_text().splitlines()[0])
+    assert words[:2] == ["#", "tskd"]
+    assert path.stem in words[3]
     assert load_config(path).name == path.stem
+    config = load_config(path, words[4:])
+    # A D4RL file names no environment: such an example would be refused.
+    assert not config.data.source.endswith(".hdf5") or config.data.environment
 
 
 def test_presets_are_known_by_name() -> None:
@@ -61,6 +67,43 @@ def test_overrides_win_over_the_file_which_wins_over_the_preset(tmp_path: Path) 
     assert (config.name, config.stitch.epochs, config.stitch.acceptance) == ("mine", 3, 0.3)
     assert config.stitch.radius == RadiusConfig(neighbours=9)
     assert config.teacher == small.teacher
+
+
+def fits(section: BaseModel, above: str = "") -> Iterator[tuple[str, FitConfig]]:
+    """Every optimisation of the tree, by its dotted path."""
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, FitConfig):
+            yield above + name, value
+        elif isinstance(value, BaseModel):
+            yield from fits(value, f"{above}{name}.")
+
+
+FITS = dict(fits(Config()))
+
+
+def test_all_optimisations_are_known() -> None:
+    assert len(FITS) == 7
+
+
+@pytest.mark.parametrize("path", FITS)
+@pytest.mark.parametrize("field", FitConfig.model_fields)
+def test_part_of_a_section_keeps_the_rest_of_its_own_defaults(
+    tmp_path: Path, path: str, field: str
+) -> None:
+    value = {"schedule": "cosine", "ema_decay": 0.5}.get(field, 7)
+    config = load_text(tmp_path, "", f"{path}.{field}={value}")
+    expected = FITS[path].model_copy(update={field: value})
+    assert dict(fits(config)) == FITS | {path: expected}
+
+
+def test_a_number_and_a_mapping_replace_each_other(tmp_path: Path) -> None:
+    number, mapping = "stitch: {radius: 0.5}", "stitch: {radius: {neighbours: 9}}"
+    assert load_text(tmp_path, mapping).stitch.radius == RadiusConfig(neighbours=9)
+    assert load_text(tmp_path, mapping, "stitch.radius=0.25").stitch.radius == 0.25
+    assert load_text(tmp_path, number).stitch.radius == 0.5
+    override = "stitch.radius.neighbours=4"
+    assert load_text(tmp_path, number, override).stitch.radius == RadiusConfig(neighbours=4)
 
 
 def test_a_preset_may_be_overridden_too(tmp_path: Path) -> None:

@@ -68,9 +68,12 @@ def load_config(source: str | Path | None = None, overrides: Sequence[str] = ())
     file_tree, places = _read_source(source)
     own_tree, own_places = _read_overrides(overrides)
     preset = own_tree.pop("preset", file_tree.pop("preset", None))
-    tree: dict[str, Any] = {}
+    # The whole tree of defaults lies lowest: `distill: {fit: {steps: 5}}` must keep the rest of
+    # distill.fit's own defaults, where Pydantic would take those of any FitConfig.
+    tree = Config().model_dump(mode="json")
     if preset is not None:
-        tree, preset_places = _read_yaml(_preset_path(preset, places | own_places))
+        preset_tree, preset_places = _read_yaml(_preset_path(preset, places | own_places))
+        tree = _overlay(tree, preset_tree)
         places = preset_places | places
     tree = _overlay(_overlay(tree, file_tree), own_tree)
     return _validate(tree, places | own_places)
