@@ -163,6 +163,12 @@ def from_table(table: pa.Table, *, path: str) -> Trajectories:
     rewards, lengths = _flat(table, "rewards", path)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     n, e = len(rewards), len(lengths)
+    empty = np.flatnonzero(lengths == 0)
+    if len(empty):
+        raise DataError(
+            f"Every episode needs at least two steps. Episode {empty[0]} of {path} has 0 "
+            f"({len(empty)} such in all). Remove it from the dataset."
+        )
     values: dict[str, Any] = {"rewards": rewards, "offsets": offsets}
     for name, extra in (("observations", 1), ("actions", 0)):
         values[name], rows = _matrix(table, name, path, head.get(f"{name[:-1]}_dim"))
