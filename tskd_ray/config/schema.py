@@ -41,6 +41,28 @@ class UNetConfig(Section):
     embedding_width: Count = 128
     kernel_size: Count = 5
 
+    @model_validator(mode="after")
+    def _widths_fit(self) -> Self:
+        rules = (
+            (
+                "base_width times each multiplier must be a multiple of 8, the groups of the "
+                "group normalisation",
+                all(self.base_width * m % 8 == 0 for m in self.multipliers),
+                f"{self.base_width} times {list(self.multipliers)}",
+            ),
+            ("kernel_size must be odd", self.kernel_size % 2 == 1, f"{self.kernel_size}"),
+            (
+                "embedding_width must be even and at least 4",
+                self.embedding_width % 2 == 0 and self.embedding_width >= 4,
+                f"{self.embedding_width}",
+            ),
+            ("multipliers must not be empty", bool(self.multipliers), "none"),
+        )
+        for rule, holds, got in rules:
+            if not holds:
+                raise ValueError(f"unet.{rule}. Got {got}.")
+        return self
+
 
 class FitConfig(Section):
     """One optimisation."""
@@ -105,6 +127,18 @@ class TeacherConfig(Section):
                 f"{self.context}. Raise the horizon."
             )
         return self
+
+
+DIFFUSER_SETTINGS = (
+    "parameterization",
+    "context",
+    "normalizer",
+    "discount",
+    "return_scale",
+    "termination_penalty",
+    "condition_dropout",
+)
+"""Of `teacher`, what both diffusers depend on besides a section of their own."""
 
 
 class GenerateConfig(Section):

@@ -74,6 +74,24 @@ def environment_spec(
     )
 
 
+def make_environment(environment: EnvironmentSpec) -> gymnasium.Env[Any, Any]:
+    """Make the Gymnasium environment.
+
+    Raises:
+        DataError: If Gymnasium does not know it or refuses its keyword arguments.
+    """
+    import gymnasium
+
+    try:
+        # The passive checker looks at every step and doubles the cost of a cheap one.
+        return gymnasium.make(environment.id, disable_env_checker=True, **environment.kwargs)
+    except (gymnasium.error.Error, TypeError, ImportError) as error:
+        raise DataError(
+            f"The environment must be one that Gymnasium can make. {environment.id!r} with "
+            f"{dict(environment.kwargs)} fails: {error}. Correct data.environment."
+        ) from error
+
+
 def reference_scores(environment_id: str) -> tuple[float, float] | None:
     """Returns of D4RL's (random, expert) policies, or None if the table lacks the environment.
 

@@ -35,6 +35,11 @@ def flatten_observations(values: Any) -> FloatArray:
     return np.concatenate(leaves, axis=1)
 
 
+def flatten_observation(value: Any) -> FloatArray:
+    """One observation as a vector, (S,), as `flatten_observations` lays out a row."""
+    return np.concatenate([np.asarray(leaf).reshape(-1) for _, leaf in _leaves("", value)])
+
+
 def _leaves(name: str, values: Any) -> list[tuple[str, Any]]:
     if isinstance(values, Mapping):
         return [

@@ -49,3 +49,12 @@ def return_labels(
     last = trajectories.offsets[1:] - 1
     rewards[last[trajectories.terminated]] += termination_penalty
     return returns_to_go(rewards, trajectories.offsets, discount)
+
+
+def return_scale(labels: FloatArray) -> float:
+    """What divides return labels (D5): the largest; if none is positive, the largest magnitude.
+
+    Dividing by a negative label would turn the order round.
+    """
+    best = float(labels.max())
+    return best if best > 0 else max(float(np.abs(labels).max()), 1e-6)

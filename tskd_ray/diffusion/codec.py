@@ -133,7 +133,9 @@ class ResidualCodec:
         for offset in range(1, self.horizon):
             valid = batch.state_mask[:, offset]
             if not valid.any():
-                self.std_[offset + self.history - 1] = self.std_[offset + self.history - 2]
+                # No recorded episode is that long: what moved until here is the best guess.
+                row = offset + self.history - 2
+                self._set(offset, self.mean_[row], self.std_[row])
                 continue
             moved = (batch.states[valid, offset] - batch.states[valid, 0]).astype(np.float64)
             self._set(offset, moved.mean(axis=0), moved.std(axis=0))

@@ -12,8 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tskd_ray.config.schema import DiffusionConfig, SamplerConfig, TeacherConfig
-from tskd_ray.data.returns import return_labels
+from tskd_ray.config.schema import (
+    DIFFUSER_SETTINGS,
+    DiffusionConfig,
+    SamplerConfig,
+    TeacherConfig,
+)
+from tskd_ray.data.returns import return_labels, return_scale
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.data.windows import Windows
 from tskd_ray.diffusion.codec import AbsoluteCodec, Codec, ResidualCodec
@@ -24,6 +29,7 @@ from tskd_ray.progress import Progress, silent
 from tskd_ray.seeding import numpy_rng, torch_rng
 from tskd_ray.types import Float32Array, FloatArray, IntArray
 
+MODEL_SETTINGS = {"ddr1": "trajectory", "ddr2": "reward"}
 REWARD_BATCH = 4096  # pairs per call of DDR-II; fixed, since batch shape changes last bits
 
 
@@ -103,7 +109,7 @@ class _Diffuser:
         labels = return_labels(
             trajectories, self.config.discount, self.config.termination_penalty
         )
-        self.return_scale_ = self.config.return_scale or float(max(labels.max(), 1e-6))
+        self.return_scale_ = self.config.return_scale or return_scale(labels)
         scaled = (labels / self.return_scale_).astype(np.float32)
         windows = Windows(trajectories, self.settings.horizon + 1)
         fit_settings = self.settings.fit
@@ -141,7 +147,9 @@ class _Diffuser:
             "kind": self.kind,
             "observation_dim": self.observation_dim,
             "return_scale": self.return_scale_,
-            "teacher": self.config.model_dump(mode="json"),
+            "teacher": self.config.model_dump(
+                mode="json", include={*DIFFUSER_SETTINGS, MODEL_SETTINGS[self.kind]}
+            ),
         }
         save_model(folder, tensors, config)
 

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tskd_ray.data.environments import make_environment
+from tskd_ray.data.observations import flatten_observation
 from tskd_ray.data.trajectories import EnvironmentSpec
 from tskd_ray.models.termination import Termination
 from tskd_ray.models.transition import Transition
@@ -114,11 +116,10 @@ class EnvironmentMover:
 
     def reset(self, starts: Float32Array, rngs: list[np.random.Generator]) -> Float32Array:
         """Fresh resets, each seeded by its trajectory's stream."""
-        import gymnasium
-
-        self.environments = [gymnasium.make(self.spec.id, **self.spec.kwargs) for _ in rngs]
+        for _ in rngs:
+            self.environments.append(make_environment(self.spec))
         resets = [
-            environment.reset(seed=int(rng.integers(2**31)))[0]
+            flatten_observation(environment.reset(seed=int(rng.integers(2**31)))[0])
             for environment, rng in zip(self.environments, rngs, strict=True)
         ]
         return np.stack(resets).astype(np.float32)
@@ -136,7 +137,7 @@ class EnvironmentMover:
         terminated = np.zeros(len(states), dtype=bool)
         for row, number in enumerate(active):
             observed, _, terminated[row], _, _ = self.environments[number].step(actions[row])
-            next_states[row] = observed
+            next_states[row] = flatten_observation(observed)
         return Moved(
             next_states=next_states,
             rewards=planned_rewards,

@@ -164,7 +164,9 @@ class _Lockstep:
         self.disagreement = np.zeros((count, self.limit))
         self.lengths = np.zeros(count, dtype=np.int64)
         self.ends = np.full(count, End.TIME_LIMIT, dtype=np.int8)
-        margin = settings.box_margin * (teacher.high - teacher.low)
+        # A constant dimension has no range to take a share of: rounding would leave it.
+        span = teacher.high - teacher.low
+        margin = np.where(span > 0, settings.box_margin * span, np.inf)
         self.low, self.high = teacher.low - margin, teacher.high + margin
 
     def run(self, episode_ids: IntArray, progress: Progress) -> Generated:

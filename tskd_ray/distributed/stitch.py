@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import pickle
+import time
 import warnings
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -37,7 +38,7 @@ def decide_hops_distributed(
     *,
     block: int = _BLOCK,
     progress: Progress = silent,
-) -> HopDecisions:
+) -> tuple[HopDecisions, float]:
     """Decide every transition of a saved problem; `decide_hops` in process if mode is local.
 
     Args:
@@ -46,6 +47,9 @@ def decide_hops_distributed(
         compute: Workers, and CPUs of each.
         block: Transitions per call; no part of the result.
         progress: Told the transitions decided.
+
+    Returns:
+        The decisions, and the CPU seconds that other processes spent on them.
 
     Raises:
         TskdError: What a worker raised, as it is.
@@ -57,19 +61,21 @@ def decide_hops_distributed(
     done = 0
     in_process = compute.mode == "local" or not ranges
     decided = _in_process if in_process else _on_ray
-    for part in decided(problem_folder, ranges, compute):
-        parts.append(part)
-        done += len(part.transitions)
+    cpu_seconds = 0.0
+    for table in decided(problem_folder, ranges, compute):
+        parts.append(_decisions(table))
+        cpu_seconds += float(table["cpu_seconds"].to_numpy().sum())
+        done += len(parts[-1].transitions)
         progress(done, n_transitions)
-    return _join(parts, n_transitions)
+    return _join(parts, n_transitions), 0.0 if in_process else cpu_seconds
 
 
 def _in_process(
     folder: Path, ranges: list[tuple[int, int]], compute: ComputeConfig
-) -> Iterator[HopDecisions]:
+) -> Iterator[Any]:
     decider = _Decider(str(folder), compute.threads)
     for start, stop in ranges:
-        yield _decisions(decider({"start": [start], "stop": [stop]}))
+        yield decider({"start": [start], "stop": [stop]})
 
 
 def _join(parts: list[HopDecisions], n_transitions: int) -> HopDecisions:
@@ -93,11 +99,12 @@ class _Decider:
 
     def __call__(self, batch: dict[str, Any]) -> Any:
         start, stop = int(batch["start"][0]), int(batch["stop"][0])
+        before = time.process_time()
         part = outcome(lambda: self._decide(start, stop))
         if isinstance(part, Failure):
             # as a value: Ray Data keeps of an exception no more than its text
-            return _table(_nothing(1), pickle.dumps(part))
-        return _table(part, None)
+            return _table(_nothing(1), pickle.dumps(part), 0.0)
+        return _table(part, None, time.process_time() - before)
 
     def _decide(self, start: int, stop: int) -> HopDecisions:
         # opened here, not at birth: Ray Data would take a bad folder for a lost actor
@@ -107,7 +114,7 @@ class _Decider:
 
 def _on_ray(
     folder: Path, ranges: list[tuple[int, int]], compute: ComputeConfig
-) -> Iterator[HopDecisions]:
+) -> Iterator[Any]:
     from ray.exceptions import RayError
 
     size = min(len(ranges), max(1, pool_size(compute, cluster_nodes(), gpu=False)))
@@ -127,8 +134,7 @@ def _on_ray(
             max_task_retries=compute.max_attempts - 1,
         )
         try:
-            for table in decided.iter_batches(batch_size=None, batch_format="pyarrow"):
-                yield _decisions(table)
+            yield from decided.iter_batches(batch_size=None, batch_format="pyarrow")
         except RayError as error:
             raise StageError(
                 f"Ray Data lost workers in the hop decisions ({type(error).__name__}) in each "
@@ -137,13 +143,17 @@ def _on_ray(
             ) from error
 
 
-def _table(part: HopDecisions, failure: bytes | None) -> Any:
+def _table(part: HopDecisions, failure: bytes | None, cpu_seconds: float) -> Any:
+    rows = len(part.transitions)
     return pa.table(
         {
+            "cpu_seconds": np.full(
+                rows, cpu_seconds / rows
+            ),  # of the call, summed by the driver
             "transition": part.transitions,
             "candidate": part.candidate,
             "verdict": part.verdict,
-            "failure": pa.array([failure] * len(part.transitions), pa.binary()),
+            "failure": pa.array([failure] * rows, pa.binary()),
         }
     )
 

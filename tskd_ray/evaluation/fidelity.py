@@ -11,9 +11,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from tskd_ray.data.environments import make_environment
 from tskd_ray.data.trajectories import EnvironmentSpec, Trajectories
 from tskd_ray.errors import DataError
-from tskd_ray.evaluation.simulate import make_environment
 from tskd_ray.seeding import numpy_rng
 from tskd_ray.types import Float64Array, FloatArray, IntArray
 

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import gymnasium as gym
 import numpy as np
 
+from tskd_ray.data.environments import make_environment
+from tskd_ray.data.observations import flatten_observation
 from tskd_ray.data.trajectories import EnvironmentSpec
 from tskd_ray.errors import DataError
 from tskd_ray.progress import Progress, silent
@@ -79,28 +81,12 @@ def reset_seed(seed: int, episode: int) -> int:
     return int(seed_sequence(seed, "evaluate", episode).generate_state(1)[0])
 
 
-def make_environment(environment: EnvironmentSpec) -> gym.Env[Any, Any]:
-    """Make the Gymnasium environment.
-
-    Raises:
-        DataError: If Gymnasium does not know it or refuses its keyword arguments.
-    """
-    try:
-        # The passive checker looks at every step and doubles the cost of a cheap one.
-        return gym.make(environment.id, disable_env_checker=True, **environment.kwargs)
-    except (gym.error.Error, TypeError, ImportError) as error:
-        raise DataError(
-            f"The environment must be one that Gymnasium can make. {environment.id!r} with "
-            f"{dict(environment.kwargs)} fails: {error}. Correct data.environment."
-        ) from error
-
-
 def _rollout(policy: Acts, simulators: Sequence[gym.Env[Any, Any]], seed: int) -> Float64Array:
     """Returns (E,) of one policy from resets 0 … E − 1."""
     resets = [
         simulator.reset(seed=reset_seed(seed, e)) for e, simulator in enumerate(simulators)
     ]
-    observations = np.stack([np.asarray(observation) for observation, _ in resets])
+    observations = np.stack([flatten_observation(observation) for observation, _ in resets])
     returns = np.zeros(len(simulators))
     live = list(range(len(simulators)))
     while live:
@@ -116,7 +102,7 @@ def _rollout(policy: Acts, simulators: Sequence[gym.Env[Any, Any]], seed: int) -
             ) from error
         for e in tuple(live):
             observation, reward, terminated, truncated, _ = simulators[e].step(actions[e])
-            observations[e] = observation
+            observations[e] = flatten_observation(observation)
             returns[e] += float(reward)
             if terminated or truncated:
                 live.remove(e)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import math
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tskd_ray.config.schema import FitConfig
+from tskd_ray.errors import StageError
 from tskd_ray.progress import Progress, silent
 
 Loss = Callable[[int], Tensor]
@@ -73,6 +75,11 @@ def fit(
         done = step + 1
         if done % every == 0 or done == settings.steps:
             curve.append((done, float(total) / since))
+            if not math.isfinite(curve[-1][1]):
+                raise StageError(
+                    f"The training loss must stay finite. It is {curve[-1][1]} after {done} "
+                    f"steps at learning rate {settings.learning_rate:g}. Lower the rate."
+                )
             total.zero_()
             since = 0
             # Only here is no half-summed curve entry pending, so a resume is exact.
@@ -114,7 +121,8 @@ def _save(
         tensors[f"buffer.{number}"] = buffer.contiguous()
     # One file holds everything, so that no kill can leave a mixed state behind.
     header = {"step": str(step), "curve": json.dumps(curve)}
-    temporary = folder / ".state.safetensors"
+    # A name of its own: another command may be training the same model.
+    temporary = folder / f".state-{uuid.uuid4().hex}.safetensors"
     save_file(tensors, temporary, metadata=header)
     temporary.replace(folder / "state.safetensors")
 
@@ -131,7 +139,7 @@ def _restore(
     path = folder / "state.safetensors"
     with safe_open(path, framework="pt") as handle:
         header = handle.metadata()
-    tensors = load_file(path)
+        tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
     step = int(header["step"])
     with torch.no_grad():
         for number, buffer in enumerate(buffers):

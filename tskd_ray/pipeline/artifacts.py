@@ -205,6 +205,7 @@ class ArtifactStore:
         )
         existing = self.find(key)
         if existing is not None:
+            self._tidy(key)
             return existing, False
         if self.storage.local is None:
             for part in manifest.parts:
@@ -219,9 +220,28 @@ class ArtifactStore:
                     "deleting it? Run the same command again."
                 )
             return existing, False
-        self.shards(key).clear()
-        shutil.rmtree(self._scratch_folder(key), ignore_errors=True)
+        self._tidy(key)
         return Artifact(key=key, manifest=manifest), True
+
+    @contextlib.contextmanager
+    def unless_finished(self, key: ArtifactKey) -> Generator[None]:
+        """Forgive a failure of the block if another command finished the artifact meanwhile.
+
+        Its commit removed the shards and the scratch that the block was working with.
+        """
+        try:
+            yield
+        except Exception:
+            if self.find(key) is None:
+                raise
+            self._tidy(key)
+
+    def _tidy(self, key: ArtifactKey) -> None:
+        """Remove what a finished stage needs no more."""
+        # best effort: another command may be writing there, and will find the manifest
+        with contextlib.suppress(StorageError):
+            self.shards(key).clear()
+        shutil.rmtree(self._scratch_folder(key), ignore_errors=True)
 
     # -- resuming ----------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from tskd_ray.config.schema import Config
+from tskd_ray.config.schema import DIFFUSER_SETTINGS, Config
 from tskd_ray.pipeline.manifest import ArtifactKey, artifact_key
 
 Role = Literal["teacher", "generate", "stitch", "distill", "evaluate"]
@@ -84,10 +84,7 @@ def build_graph(config: Config, data_key: ArtifactKey) -> dict[str, Node]:
 
 def _add_teacher(graph: _Graph, config: Config) -> None:
     teacher = config.teacher
-    shared = teacher.model_dump(
-        mode="json",
-        exclude={"trajectory", "reward", "reward_sampler", "inverse_dynamics", "transition"},
-    )
+    shared = {name: getattr(teacher, name) for name in DIFFUSER_SETTINGS}
     if config.generate.trajectories:
         graph.add("ddr1", "teacher", {**shared, "model": teacher.trajectory})
         graph.add("transition", "teacher", teacher.transition)
@@ -114,12 +111,12 @@ def _add_students(
 def _add_epoch(graph: _Graph, config: Config, k: int, previous: str) -> str:
     """Generation, V and stitching of epoch k; the name of its D."""
     joined = (previous, *_generate(graph, config, k))
-    value = {"fit": config.stitch.value, "epoch": k}
+    value = {"fit": config.stitch.value, "discount": config.teacher.discount}
     graph.add(f"value-{k}", "stitch", value, joined, "value")
-    settings = config.stitch.model_dump(
-        mode="json", exclude={"epochs", "members", "best_members", "dynamics", "value"}
-    )
-    settings |= {"epoch": k, "reward_sampler": _plain(config.teacher.reward_sampler)}
+    # Every search gives the same hops, and the models have keys of their own.
+    elsewhere = {"epochs", "members", "best_members", "dynamics", "value", "search"}
+    settings = config.stitch.model_dump(mode="json", exclude=elsewhere)
+    settings["reward_sampler"] = _plain(config.teacher.reward_sampler)
     inputs = (*joined, f"value-{k}", "dynamics", "inverse-dynamics", "ddr2")
     graph.add(f"stitch-{k}", "stitch", settings, inputs, "stitch")
     return f"stitch-{k}"

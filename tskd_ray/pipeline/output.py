@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -47,8 +49,9 @@ def write_run(
     folder: Path,
     *,
     complete: bool,
+    wall_seconds: float,
 ) -> tuple[Metrics, Path | None]:
-    """Write what the finished stages allow.
+    """Write what the finished stages allow; one command at a time.
 
     Args:
         config: Of the run.
@@ -57,6 +60,7 @@ def write_run(
         costs: What each took.
         folder: The run's.
         complete: Whether every stage is done, so that dataset, policy and report are due.
+        wall_seconds: What this command has taken.
 
     Returns:
         The figures, and the report's path if it was written.
@@ -74,21 +78,32 @@ def write_run(
             versions=_versions(),
             stages=tuple(costs),
             compute=_compute(config),
+            wall_seconds=round(wall_seconds, 3),
         ),
         metrics=metrics,
         plots=build_plots(folders),
     )
-    save_report_data(data, folder)
-    if not complete:
-        # A dataset or policy of other settings must not lie beside this record.
-        for name in (*OUTPUTS, "report.html"):
-            _remove(folder / name)
-        return metrics, None
-    _write_dataset(config, recorded, folders, folder)
-    _write_policy(config, folders, folder)
-    from tskd_ray.report.html import write_report
+    with _alone(folder):
+        save_report_data(data, folder)
+        if not complete:
+            # A dataset or policy of other settings must not lie beside this record.
+            for name in (*OUTPUTS, "report.html"):
+                _remove(folder / name)
+            return metrics, None
+        _write_dataset(config, recorded, folders, folder)
+        _write_policy(config, folders, folder)
+        from tskd_ray.report.html import write_report
 
-    return metrics, write_report(folder)
+        return metrics, write_report(folder)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Generator[None]:
+    """Two commands of one run write its folder one after the other; a killed one lets go."""
+    with (folder.parent / f".{folder.name}.lock").open("w") as lock:
+        with contextlib.suppress(OSError):  # a file system without locks: as good as it gets
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _write_dataset(

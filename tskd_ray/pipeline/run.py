@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import resource
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,18 +15,23 @@ from tskd_ray.config.schema import Config
 from tskd_ray.console import Console
 from tskd_ray.data.arrays import save_arrays
 from tskd_ray.data.load import load_trajectories
+from tskd_ray.data.returns import return_labels, return_scale
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.distributed.session import session
 from tskd_ray.distributed.tasks import Task, run_tasks
-from tskd_ray.errors import ConfigError
+from tskd_ray.errors import ConfigError, StorageError
 from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore, artifact_key
-from tskd_ray.pipeline.graph import ROLES, VERSIONS, Node, build_graph
+from tskd_ray.pipeline.cost import Meter
+from tskd_ray.pipeline.graph import ROLES, TEACHER, VERSIONS, Node, build_graph
 from tskd_ray.pipeline.output import write_run
 from tskd_ray.pipeline.spread import fetch, run_generation, run_stitching
 from tskd_ray.pipeline.stages import TASKS, Work
 from tskd_ray.progress import Progress, silent
 from tskd_ray.report.data import ScoreRow, StageCost
 from tskd_ray.training.select import select
+
+if TYPE_CHECKING:
+    from tskd_ray.diffusion.rollout import Teacher
 
 VERBS = {
     "train": ROLES[:1],
@@ -38,6 +42,9 @@ VERBS = {
     "report": ROLES,
 }
 """Which roles of the graph each verb of the command line needs."""
+
+_ON_GPU = ("ddr1", "ddr2")
+"""Stages that use `compute.device`; the others' networks are too small to gain."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +76,7 @@ def run(
         StageError: If a stage fails; running again resumes.
     """
     console = console or Console(mode="quiet")
+    meter = Meter()
     store = ArtifactStore(config.storage)
     store.check_writable()
     recorded = _recorded(config)
@@ -88,12 +96,38 @@ def run(
     folders = {node.name: fetch(store, node.key) for node in finished}
     folder = store.run_folder(config.name)
     metrics, report = write_run(
-        config, recorded, folders, runner.costs, folder, complete=len(finished) == len(graph)
+        config,
+        recorded,
+        folders,
+        runner.costs,
+        folder,
+        complete=len(finished) == len(graph),
+        wall_seconds=meter.wall_seconds,
     )
     store.publish_run(config.name)
     for warning in metrics.warnings:
         console.warn(warning)
     return RunResult(folder=folder, table=metrics.scores, report=report)
+
+
+def load_teacher(config: Config) -> Teacher:
+    """The teacher that `tskd train` left in the storage, ready for `generate`.
+
+    Raises:
+        StorageError: If it has not been trained with this configuration.
+    """
+    from tskd_ray.pipeline.spread import load_teacher as load
+
+    store = ArtifactStore(config.storage)
+    graph = build_graph(config, _data_key(_recorded(config)))
+    for name in ("data", *TEACHER):
+        if name not in graph or store.find(graph[name].key) is None:
+            raise StorageError(
+                f"The teacher must have been trained. {config.storage} has no {name} of this "
+                "configuration. Run `tskd train` with it first."
+            )
+    folders = {name: fetch(store, graph[name].key) for name in ("data", *TEACHER)}
+    return load(folders, config, epoch=1)[0]
 
 
 def _recorded(config: Config) -> Trajectories:
@@ -109,6 +143,24 @@ def _recorded(config: Config) -> Trajectories:
             f"Evaluation needs an environment. {data.source} names none. Set data.environment, "
             "or evaluate.episodes=0 to leave evaluation out."
         )
+    generate = config.generate
+    if not generate.trajectories:
+        return recorded
+    if generate.rollout == "environment" and recorded.environment is None:
+        raise ConfigError(
+            f"generate.rollout: environment needs an environment. {data.source} names none. "
+            "Set data.environment, or use rollout: dynamics."
+        )
+    labels = return_labels(
+        recorded, config.teacher.discount, config.teacher.termination_penalty
+    )
+    best, scale = float(labels.max()), config.teacher.return_scale or return_scale(labels)
+    if best <= 0 < generate.target_return:
+        raise ConfigError(
+            "generate.target_return is in units of the return scale, and no return of "
+            f"{data.source} is positive. Got {generate.target_return:g}; the best is "
+            f"{best / scale:.3g}. Set generate.target_return to about that."
+        )
     return recorded
 
 
@@ -123,6 +175,7 @@ def _data_key(recorded: Trajectories) -> ArtifactKey:
         recorded.terminated,
         recorded.truncated,
         recorded.episode_id,
+        recorded.episode_origin,
         recorded.origin,
         recorded.source_episode,
         recorded.source_step,
@@ -157,11 +210,10 @@ class _Runner:
         """Make the recorded data an artifact that workers can map."""
         node = self.graph["data"]
         if self.store.find(node.key) is None:
-            started = time.monotonic()
+            meter = Meter()
             with self.store.attempt(node.key) as attempt:
                 save_arrays(recorded, attempt.folder)
-                attempt.info["wall_seconds"] = time.monotonic() - started
-                attempt.info["cpu_seconds"] = attempt.info["wall_seconds"]
+                attempt.info.update(meter.figures())
 
     def run(self, nodes: Sequence[Node]) -> None:
         """Do `nodes`, which hold all their inputs, in an order that respects those."""
@@ -204,6 +256,7 @@ class _Runner:
                         "node": node,
                         "inputs": self._inputs(node),
                     },
+                    gpu=node.stage in _ON_GPU,
                 )
                 for node in sorted(nodes, key=_longest_first)
             },
@@ -216,12 +269,13 @@ class _Runner:
         inputs = self._inputs(node)
         if node.stage == "generate":
             epoch = int(node.name.split("-")[1])
-            run_generation(self.store, node.key, inputs, self.config, epoch, progress)
+            with self.store.unless_finished(node.key):
+                run_generation(self.store, node.key, inputs, self.config, epoch, progress)
             return
         folders = {name: fetch(self.store, key) for name, key in inputs.items()}
         scratch = self.store.scratch(node.key)
-        before = (time.monotonic(), _cpu_seconds())
-        with self.store.attempt(node.key) as attempt:
+        meter = Meter()
+        with self.store.unless_finished(node.key), self.store.attempt(node.key) as attempt:
             work = Work(
                 name=node.name,
                 config=self.config,
@@ -231,8 +285,8 @@ class _Runner:
                 progress=progress,
                 info=attempt.info,
             )
-            run_stitching(work, scratch / "problem")
-            attempt.info.update(costs_since(before))
+            run_stitching(work, meter)
+            attempt.info.update(meter.figures())
 
     def _inputs(self, node: Node) -> dict[str, ArtifactKey]:
         return {name: self.graph[name].key for name in node.inputs}
@@ -262,9 +316,9 @@ def do_task(
     """Do one stage and commit its artifact; runs in a worker, or in this process."""
     if store.find(node.key) is not None:
         return
-    before = (time.monotonic(), _cpu_seconds())
+    meter = Meter()
     folders = {name: fetch(store, key) for name, key in inputs.items()}
-    with store.attempt(node.key) as attempt:
+    with store.unless_finished(node.key), store.attempt(node.key) as attempt:
         work = Work(
             name=node.name,
             config=config,
@@ -276,20 +330,7 @@ def do_task(
         )
         task: Callable[[Work], None] = TASKS[node.stage]
         task(work)
-        attempt.info.update(costs_since(before))
-
-
-def costs_since(before: tuple[float, float]) -> dict[str, float]:
-    """Wall and CPU seconds since `before`, a pair of `time.monotonic()` and CPU seconds."""
-    return {
-        "wall_seconds": round(time.monotonic() - before[0], 3),
-        "cpu_seconds": round(_cpu_seconds() - before[1], 3),
-    }
-
-
-def _cpu_seconds() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
+        attempt.info.update(meter.figures())
 
 
 def _longest_first(node: Node) -> tuple[int, str]:

@@ -8,6 +8,7 @@ recognised without a second file, and two writers of the same bytes meet in the 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -19,6 +20,7 @@ from tskd_ray.pipeline.storage import Storage
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 _NAME = re.compile(r"shard-(\d{8})-([0-9a-f]{16})\.safetensors")
+_COST = re.compile(r"cost-(\d{8})\.json")
 
 
 class ShardStore:
@@ -41,6 +43,17 @@ class ShardStore:
         data = encode_arrays(arrays)
         digest = hashlib.sha256(data).hexdigest()[:16]
         self.storage.write(f"{self.folder}/shard-{shard:08d}-{digest}.safetensors", data)
+
+    def note_cost(self, shard: int, cpu_seconds: float) -> None:
+        """Keep what a shard took, beside it: the shard's own bytes must not depend on that."""
+        document = json.dumps({"cpu_seconds": round(cpu_seconds, 3)})
+        self.storage.write(f"{self.folder}/cost-{shard:08d}.json", document.encode())
+
+    def cpu_seconds(self) -> float:
+        """Of all shards that a cost is noted for, whichever command made them."""
+        names = [e.name for e in self.storage.list(self.folder) if _COST.fullmatch(e.name)]
+        notes = [self.storage.read(f"{self.folder}/{name}") for name in names]
+        return sum(float(json.loads(note)["cpu_seconds"]) for note in notes if note)
 
     def finished(self) -> set[int]:
         """Numbers of the shards that are there and whole; damaged ones are removed."""

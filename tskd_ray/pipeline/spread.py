@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -18,9 +19,12 @@ from tskd_ray.data.trajectories import EnvironmentSpec, Trajectories
 from tskd_ray.distributed.generate import Arrays, Shard, generate_shards, plan_shards
 from tskd_ray.distributed.outcome import torch_threads
 from tskd_ray.distributed.stitch import decide_hops_distributed
+from tskd_ray.distributed.tasks import Task, run_tasks
 from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore
+from tskd_ray.pipeline.cost import Meter
 from tskd_ray.pipeline.stages import Work
-from tskd_ray.progress import Progress
+from tskd_ray.progress import Progress, silent
+from tskd_ray.types import Float32Array, FloatArray
 
 _COLUMNS = (
     "observations", "actions", "rewards", "offsets", "terminated", "truncated", "origin",
@@ -38,6 +42,7 @@ class GenerationWorker:
         config: Config,
         epoch: int,
     ) -> None:
+        self._accounted = time.process_time()  # so that the first shard pays for loading
         folders = {name: fetch(store, key) for name, key in inputs.items()}
         self.teacher, self.first_id = load_teacher(folders, config, epoch)
         self.config, self.epoch = config, epoch
@@ -46,7 +51,6 @@ class GenerationWorker:
         """Generate the shard's trajectories; `cpu_seconds` tells the cost."""
         from tskd_ray.diffusion.rollout import generate
 
-        started = time.process_time()
         generated = generate(
             self.teacher,
             self.config.generate,
@@ -56,11 +60,12 @@ class GenerationWorker:
             first_id=self.first_id,
         )
         columns = {name: getattr(generated.trajectories, name) for name in _COLUMNS}
+        before, self._accounted = self._accounted, time.process_time()
         return {
             **columns,
             "ends": generated.ends,
             "disagreement": generated.disagreement,
-            "cpu_seconds": np.array(time.process_time() - started),
+            "cpu_seconds": np.array(self._accounted - before),
         }
 
 
@@ -70,8 +75,11 @@ def load_teacher(folders: Mapping[str, Path], config: Config, epoch: int) -> tup
 
     recorded = load_arrays(folders["data"])
     teacher = Teacher.load(dict(folders), recorded, config.compute.device)
-    first = int(recorded.episode_id.max()) + 1 + (epoch - 1) * config.generate.trajectories
-    return teacher, first
+    return teacher, _first_id(recorded, config, epoch)
+
+
+def _first_id(recorded: Trajectories, config: Config, epoch: int) -> int:
+    return int(recorded.episode_id.max()) + 1 + (epoch - 1) * config.generate.trajectories
 
 
 def run_generation(
@@ -84,18 +92,19 @@ def run_generation(
 ) -> None:
     """Generate an epoch's trajectories, shard by shard; finished shards outlive a kill."""
     from tskd_ray.diffusion.rollout import End
-    from tskd_ray.diffusion.vitals import plan_errors
 
-    started = time.monotonic()
+    meter = Meter()
     count = config.generate.trajectories
     shards = plan_shards(count, config.generate.shard_size)
     kept = store.shards(key)
     finished = kept.finished()
-    cpu: list[float] = []
+    here = 0.0  # CPU seconds of shards made in this process, which the meter has seen
 
     def keep(number: int, arrays: Arrays) -> None:
         # Cost is no part of the result: the same shard must have the same bytes.
-        cpu.append(float(arrays["cpu_seconds"]))
+        nonlocal here
+        here += float(arrays["cpu_seconds"]) if config.compute.mode == "local" else 0.0
+        kept.note_cost(number, float(arrays["cpu_seconds"]))
         kept.write(number, {k: v for k, v in arrays.items() if k != "cpu_seconds"})
 
     generate_shards(
@@ -113,10 +122,9 @@ def run_generation(
         ends.append(arrays["ends"])
         disagreement.append(arrays["disagreement"])
     trajectories = Trajectories.concatenate(parts)
+    vitals = _apart(meter, config, plan_vitals, store=store, inputs=dict(inputs))
     counts = np.bincount(np.concatenate(ends).astype(np.int64), minlength=len(End))
-    with torch_threads(config.compute.threads), store.attempt(key, ids=range(count)) as attempt:
-        teacher, first = load_teacher(folders, config, epoch)
-        vitals = plan_errors(teacher, recorded, config.generate, config.seed)
+    with store.attempt(key, ids=range(count)) as attempt:
         cut = counts[End.LEFT_BOX] + counts[End.DISAGREEMENT]
         vitals |= {
             "cut_share": float(cut) / count,
@@ -124,25 +132,24 @@ def run_generation(
             **{f"ends_{end.name.lower()}": int(counts[end]) for end in End},
         }
         save_arrays(trajectories, attempt.folder)
+        np.save(attempt.folder / "ends.npy", np.concatenate(ends))
+        np.save(attempt.folder / "disagreement.npy", np.concatenate(disagreement))
         _write(attempt.folder / "vitals.json", vitals)
+        first = _first_id(recorded, config, epoch)
         attempt.ids += [int(number) - first for number in trajectories.episode_id]
-        attempt.info |= {
-            "environment_steps": trajectories.n_steps,
-            "wall_seconds": round(time.monotonic() - started, 3),
-            "cpu_seconds": round(sum(cpu), 3),
-        }
+        meter.elsewhere += kept.cpu_seconds() - here
+        attempt.info |= {"environment_steps": trajectories.n_steps, **meter.figures()}
 
 
-def run_stitching(work: Work, problem_folder: Path) -> None:
+def run_stitching(work: Work, meter: Meter) -> None:
     """One epoch of Algorithm 4 on D ∪ new; the hop search goes through Ray Data.
 
     Args:
         work: The stage; its inputs are D, the new trajectories, V, the dynamics, the inverse
-            dynamics and DDR-II.
-        problem_folder: Where the frozen snapshot is written for the workers to map; on storage
-            that all of them reach.
+            dynamics and DDR-II. The frozen snapshot that workers map is written into
+            its scratch, which must be on storage that all of them reach.
+        meter: Told the CPU seconds of the workers.
     """
-    from tskd_ray.diffusion.ddr import RewardDiffuser
     from tskd_ray.models.forward_dynamics import ForwardDynamics
     from tskd_ray.models.inverse_dynamics import InverseDynamics
     from tskd_ray.models.value import TwinValue
@@ -163,11 +170,13 @@ def run_stitching(work: Work, problem_folder: Path) -> None:
             metric=settings.metric,
             search=settings.search,
         )
-        problem.save(problem_folder)
-        decisions = decide_hops_distributed(
-            problem_folder, joined.n_steps, config.compute, progress=work.progress
+        # A folder of its own: overwriting what another command's workers map would kill them.
+        folder = work.scratch / f"problem-{uuid.uuid4().hex}"
+        problem.save(folder)
+        decisions, elsewhere = decide_hops_distributed(
+            folder, joined.n_steps, config.compute, progress=work.progress
         )
-        rewards = RewardDiffuser.load(work.inputs["ddr2"], config.compute.device)
+        meter.elsewhere += elsewhere
         spec = joined.environment
         limit = spec.max_episode_steps if spec is not None else None
         generated = sum(
@@ -180,8 +189,13 @@ def run_stitching(work: Work, problem_folder: Path) -> None:
             problem,
             decisions,
             action=InverseDynamics.load(work.inputs["inverse-dynamics"]).predict,
-            reward=partial(
-                rewards.reward, sampler=config.teacher.reward_sampler, seed=config.seed
+            reward=lambda states, next_states: _apart(
+                meter,
+                config,
+                price_hops,
+                ddr2=work.inputs["ddr2"],
+                states=states,
+                next_states=next_states,
             ),
             acceptance=settings.acceptance,
             improvement=settings.improvement,
@@ -191,6 +205,54 @@ def run_stitching(work: Work, problem_folder: Path) -> None:
         )
     save_arrays(replace(result.trajectories, environment=spec), work.out)
     work.write_json("counts", {"radius": radius, "counts": asdict(result.counts)})
+
+
+def plan_vitals(
+    *,
+    store: ArtifactStore,
+    config: Config,
+    inputs: Mapping[str, ArtifactKey],
+    progress: Progress = silent,
+) -> tuple[dict[str, float], float]:
+    """`plan_errors` of a saved teacher, and its CPU seconds; a task of `run_tasks`."""
+    from tskd_ray.diffusion.vitals import plan_errors
+
+    meter = Meter()
+    folders = {name: fetch(store, key) for name, key in inputs.items()}
+    teacher, _ = load_teacher(folders, config, epoch=1)
+    recorded = load_arrays(folders["data"])
+    errors = plan_errors(teacher, recorded, config.generate, config.seed)
+    return errors, meter.own_seconds
+
+
+def price_hops(
+    *,
+    ddr2: Path,
+    config: Config,
+    states: FloatArray,
+    next_states: FloatArray,
+    progress: Progress = silent,
+) -> tuple[Float32Array, float]:
+    """DDR-II's reward of each hop, and its CPU seconds; a task of `run_tasks`."""
+    from tskd_ray.diffusion.ddr import RewardDiffuser
+
+    meter = Meter()
+    diffuser = RewardDiffuser.load(ddr2, config.compute.device)
+    sampler = config.teacher.reward_sampler
+    rewards = diffuser.reward(states, next_states, sampler=sampler, seed=config.seed)
+    return rewards, meter.own_seconds
+
+
+def _apart(
+    meter: Meter, config: Config, function: Callable[..., tuple[Any, float]], **arguments: Any
+) -> Any:
+    """What the driver must not compute, since only workers hold the GPU."""
+    name = function.__name__
+    task = Task(function=function, arguments={"config": config, **arguments})
+    result, cpu_seconds = run_tasks({name: task}, config.compute)[name]
+    if config.compute.mode != "local":
+        meter.elsewhere += cpu_seconds
+    return result
 
 
 def fetch(store: ArtifactStore, key: ArtifactKey) -> Path:

@@ -133,7 +133,12 @@ def fit_value(work: Work) -> None:
     """V on D' (eq. 10), anew in each epoch."""
     from tskd_ray.models.value import TwinValue
 
-    _train_small(work, TwinValue, settings=work.config.stitch.value)
+    _train_small(
+        work,
+        TwinValue,
+        settings=work.config.stitch.value,
+        discount=work.config.teacher.discount,
+    )
 
 
 def select_trajectories(work: Work) -> None:

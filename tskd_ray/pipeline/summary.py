@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from tskd_ray.data.arrays import load_arrays
 from tskd_ray.data.environments import reference_scores
 from tskd_ray.data.trajectories import Origin, Trajectories
 from tskd_ray.evaluation.simulate import normalized_score
+from tskd_ray.pipeline.vital_signs import Folders, named, read_json, vital_signs
 from tskd_ray.report.data import (
     Curve,
     EpochCounts,
@@ -23,13 +23,9 @@ from tskd_ray.report.data import (
     Projection,
     Score,
     ScoreRow,
-    VitalSign,
 )
 from tskd_ray.report.projection import project_states
 from tskd_ray.types import Float64Array
-
-Folders = Mapping[str, Path]
-"""Folder of each finished node of the run, by name."""
 
 ROW_NAMES = {
     "recorded": "BC, all recorded",
@@ -63,12 +59,24 @@ def build_metrics(config: Config, folders: Folders, warnings: list[str]) -> Metr
     for name in ROW_NAMES:
         if f"scores-{name}" in folders:
             rows.append(_score_row(name, folders, scale))
-    selection = _read(folders, "select", "selection") or {}
-    warnings = [*warnings, *selection.get("warnings", [])]
-    signs = [*_teacher_signs(folders), *_value_signs(folders)]
+    selection = read_json(folders, "select", "selection") or {}
+    epochs = tuple(_epoch(folders, name) for name in named(folders, "stitch-"))
+    signs = vital_signs(folders, epochs)
+    warnings = [
+        *warnings,
+        *selection.get("warnings", []),
+        *_dropped_origins(folders, selection),
+        *(
+            f"{sign.name} is {sign.value:.3g}, not {sign.threshold}"
+            for sign in signs
+            if sign.warns
+        ),
+    ]
     return Metrics(
+        rollout=config.generate.rollout if config.generate.trajectories else "none",
+        replan_every=config.generate.replan_every,
         scores=tuple(rows),
-        epochs=tuple(_epoch(config, folders, name) for name in _named(folders, "stitch-")),
+        epochs=epochs,
         vital_signs=tuple(signs),
         survivors={name: kept for name, (kept, _) in selection.get("survivors", {}).items()},
         warnings=tuple(warnings),
@@ -80,10 +88,10 @@ def build_plots(folders: Folders) -> PlotData:
     """Return distributions, learning curves and the projection of states."""
     recorded = load_arrays(folders["data"])
     returns: dict[Any, tuple[float, ...]] = {"recorded": _floats(recorded.returns)}
-    generated = [load_arrays(folders[name]) for name in _named(folders, "generate-")]
+    generated = [load_arrays(folders[name]) for name in named(folders, "generate-")]
     if generated:
         returns["generated"] = _floats(np.concatenate([part.returns for part in generated]))
-    last = _named(folders, "stitch-")[-1:]
+    last = named(folders, "stitch-")[-1:]
     stitched = load_arrays(folders[last[0]]) if last else None
     if stitched is not None:
         new = stitched.episode_origin == Origin.STITCHED
@@ -173,8 +181,8 @@ def _standard_error(values: Float64Array) -> float | None:
 # -- counts and vital signs (D23) ------------------------------------------------------
 
 
-def _epoch(config: Config, folders: Folders, name: str) -> EpochCounts:
-    document = _read(folders, name, "counts") or {}
+def _epoch(folders: Folders, name: str) -> EpochCounts:
+    document = read_json(folders, name, "counts") or {}
     counts = document["counts"]
     quantiles = ("0%", "25%", "50%", "75%", "100%")
     return EpochCounts(
@@ -198,82 +206,23 @@ def _epoch(config: Config, folders: Folders, name: str) -> EpochCounts:
     )
 
 
-def _teacher_signs(folders: Folders) -> list[VitalSign]:
-    signs: list[VitalSign] = []
-    for name in _named(folders, "generate-")[:1]:
-        vitals = _read(folders, name, "vitals") or {}
-        first, inside = vitals["first_step_error"], vitals["interior_step_error"]
-        signs.append(
-            VitalSign(
-                name="Plan: first step out of the history",
-                value=first,
-                threshold="below 0.3 sd of a true step",
-                warns=first > 0.3,
-                meaning=f"inside the plan {inside:.2f}; when far above, train DDR-I longer",
-            )
-        )
-        cut = vitals["cut_share"]
-        signs.append(
-            VitalSign(
-                name="Generated episodes cut",
-                value=cut,
-                threshold="below 0.2",
-                warns=cut > 0.2,
-                meaning="left the data's box, or the ensemble disagreed; lower the guidance",
-            )
-        )
-    fidelity = _read(folders, "fidelity", "fidelity")
-    if fidelity and "unavailable" not in fidelity:
-        bias, error = fidelity["reward_error_bias"], fidelity["step_error_median"]
-        claimed, earned = fidelity["claimed_return"], fidelity["replayed_return"]
-        signs += [
-            VitalSign(
-                name="Generated: one-step error against the simulator",
-                value=error,
-                threshold="below 0.3 sd of a true step",
-                warns=error > 0.3,
-                meaning="median over sampled steps",
-            ),
-            VitalSign(
-                name="Generated: claimed − true reward, mean per step",
-                value=bias,
-                threshold="within 0.05 sd of a reward",
-                warns=abs(bias) > 0.05 * fidelity["reward_sd"],
-                meaning=f"rms {fidelity['reward_error_rms']:.3f}; "
-                f"a reward's sd {fidelity['reward_sd']:.2f}",
-            ),
-            VitalSign(
-                name="Generated: replayed over claimed return",
-                value=earned / claimed if claimed else None,
-                meaning=f"{earned:.0f} of {claimed:.0f}, actions played open loop: "
-                "small errors grow, so below 1 is normal",
-            ),
-        ]
-    return signs
-
-
-def _value_signs(folders: Folders) -> list[VitalSign]:
-    signs: list[VitalSign] = []
-    for name in _named(folders, "value-"):
-        metrics = _read(folders, name, "metrics") or {}
-        value, truth = metrics["mean_value"], metrics["mean_monte_carlo"]
-        ratio = value / truth if truth else float("nan")
-        signs.append(
-            VitalSign(
-                name=f"{name}: mean V over Monte-Carlo return",
-                value=ratio,
-                threshold="0.67 to 1.5",
-                warns=not 0.67 <= ratio <= 1.5,
-                meaning=f"{value:.1f} against {truth:.1f}; when far below, fit V longer",
-            )
-        )
-    return signs
+def _dropped_origins(folders: Folders, selection: Mapping[str, Any]) -> list[str]:
+    """An origin that the best T left out before selection saw it (D20)."""
+    if (
+        not selection
+        or "generated" in selection["survivors"]
+        or not named(folders, "generate-")
+    ):
+        return []
+    return ["No generated episode is left as such among the best T: stitched over, or outdone."]
 
 
 def _extra(folders: Folders) -> dict[str, float]:
     extra: dict[str, float] = {}
     for name in ("inverse-dynamics", "transition", "termination", "dynamics", "fidelity"):
-        document = _read(folders, name, "fidelity" if name == "fidelity" else "metrics") or {}
+        document = (
+            read_json(folders, name, "fidelity" if name == "fidelity" else "metrics") or {}
+        )
         for key, value in document.items():
             if isinstance(value, int | float):
                 extra[f"{name}.{key}"] = float(value)
@@ -288,9 +237,10 @@ def _panels(folders: Folders) -> list[Panel]:
     for title, names in (
         ("Diffusion teachers", ("ddr1", "ddr2")),
         ("Serving models", ("inverse-dynamics", "transition", "termination")),
-        ("Stitching models", ("dynamics", *_named(folders, "value-"))),
+        ("Stitching models", ("dynamics", *named(folders, "value-"))),
     ):
         curves = [_curve(folders, name) for name in names if name in folders]
+        curves = [curve for curve in curves if curve.y]  # nothing to learn, nothing to draw
         if curves:
             log_y = all(min(curve.y) > 0 for curve in curves)
             panels.append(Panel(title=title, log_y=log_y, curves=tuple(curves)))
@@ -303,7 +253,7 @@ def _panels(folders: Folders) -> list[Panel]:
 
 
 def _curve(folders: Folders, name: str) -> Curve:
-    points = _read(folders, name, "curve") or []
+    points = read_json(folders, name, "curve") or []
     return Curve(
         name=CURVE_NAMES.get(name, name),
         x=tuple(float(step) for step, _ in points),
@@ -321,23 +271,6 @@ def _checkpoints(folders: Folders, name: str) -> Curve:
         y=_floats(per_seed.mean(axis=1)),
         error=tuple(_standard_error(row) or 0.0 for row in per_seed),
     )
-
-
-# -- reading ---------------------------------------------------------------------------
-
-
-def _named(folders: Folders, prefix: str) -> list[str]:
-    return sorted(
-        (name for name in folders if name.startswith(prefix)),
-        key=lambda n: int(n.split("-")[1]),
-    )
-
-
-def _read(folders: Folders, node: str, name: str) -> Any:
-    if node not in folders:
-        return None
-    path = folders[node] / f"{name}.json"
-    return json.loads(path.read_text()) if path.exists() else None
 
 
 def _floats(values: Any) -> tuple[float, ...]:

@@ -50,6 +50,7 @@ class RunRecord:
     versions: Mapping[str, str]  # of python, tskd_ray and what it stands on
     stages: tuple[StageCost, ...] = ()
     compute: str = ""  # e.g. "local, 2 CPUs" or "Ray, 3 workers"
+    wall_seconds: float = 0.0  # of this command, by the clock
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +109,8 @@ class VitalSign:
 class Metrics:
     """metrics.json: what came out."""
 
+    rollout: str = "none"  # where the generated states came from (D8)
+    replan_every: int = 1  # environment steps taken from one plan (D11)
     scores: tuple[ScoreRow, ...] = ()
     epochs: tuple[EpochCounts, ...] = ()
     vital_signs: tuple[VitalSign, ...] = ()
