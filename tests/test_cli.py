@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,11 +13,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import click
+import h5py
 import numpy as np
 import pytest
 
 from report.report_example import example
 from tskd_ray.cli import cli, exit_code
+from tskd_ray.config.load import load_config
 from tskd_ray.config.schema import Config
 from tskd_ray.errors import DataError, ResourceError, StageError
 from tskd_ray.models.mlp import BatchedMLP
@@ -70,6 +73,31 @@ def test_each_help_shows_an_example(
 ) -> None:
     assert exit_code([*name.split()[1:], "--help"]) == 0
     assert f"Example: {name}" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(("name", "command"), commands(cli))
+def test_an_example_on_a_d4rl_file_names_its_environment(
+    name: str, command: click.Command
+) -> None:
+    words = shlex.split((command.epilog or "").partition("Example: ")[2].partition("(")[0])
+    assert " ".join(words).startswith(name)
+    if any(word.endswith(".hdf5") for word in words) and "mix" not in words:
+        assert "data.environment=Hopper-v5" in words or "--environment" in words
+
+
+def test_help_of_run_tells_what_a_user_must_know(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(["run", "--help"]) == 0
+    out = capsys.readouterr().out
+    for word in (
+        "quickstart",
+        "small",
+        "paper",
+        "storage=",
+        "RAY_ADDRESS",
+        "TSKD_DEBUG",
+        "130",
+    ):
+        assert word in out
 
 
 def test_module_and_command_are_the_same() -> None:
@@ -126,6 +154,34 @@ def test_report_of_a_run_folder_is_written_again(
     assert exit_code(["report", str(tmp_path)]) == 0
     assert str(tmp_path / "report.html") in capsys.readouterr().out
     assert "TSKD student" in (tmp_path / "report.html").read_text()
+
+
+def test_report_of_a_folder_that_is_no_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(["report", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == (
+        f"tskd: A run's folder holds run.json. Got {str(tmp_path)!r}, which does not. "
+        "Give the folder that `tskd run` named.\n"
+    )
+
+
+def test_report_of_a_preset_beside_a_folder_of_its_name(
+    pipeline: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "small").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert exit_code(["report", "small"]) == 0
+    assert pipeline.until == "report"
+
+
+def test_config_prints_what_run_would_use(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(["config", "small", "stitch.epochs=7"]) == 0
+    path = tmp_path / "mine.yaml"
+    path.write_text(capsys.readouterr().out)
+    assert load_config(path) == load_config("small", ["stitch.epochs=7"])
 
 
 # -- errors ------------------------------------------------------------------------------
@@ -266,6 +322,41 @@ def test_import_mix_and_info(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert mixed["episodes"] == whole["episodes"] + round(whole["episodes"] / 2)
 
 
+def test_reference_scores_by_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["data", "info", "builtin:hopper-medium-replay", "--reference-scores"]
+    assert exit_code([*arguments, "0", "2000", "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)["values"]
+    assert values["reference_scores"] == [0, 2000]
+    assert values["normalized_score"] == pytest.approx(values["returns"]["mean"] / 20)
+    assert exit_code([*arguments, "5", "5"]) == 2
+    assert "two different returns" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_what_a_reader_warns_of_reaches_the_user(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], as_json: bool
+) -> None:
+    path = tmp_path / "old.hdf5"
+    with h5py.File(path, "w") as file:
+        file["observations"], file["actions"] = np.zeros((6, 2)), np.zeros((6, 1))
+        file["rewards"], file["terminals"] = np.ones(6), np.zeros(6)
+        file["timeouts"] = np.arange(6) % 3 == 2
+    flag = ["--json"] if as_json else []
+    for _ in range(2):  # the second call says it once, too
+        assert exit_code(["data", "info", str(path), *flag]) == 0
+        captured = capsys.readouterr()
+        told = f"{path} has no next_observations: the last step of each of its 2 episodes"
+        if as_json:
+            warning, result = map(json.loads, captured.out.splitlines())
+            assert warning["event"] == "warning"
+            assert warning["message"].startswith(told)
+            assert result["values"]["steps"] == 4
+            assert captured.err == ""
+        else:
+            assert captured.err.startswith(f"warning: {told}")
+            assert captured.err.count("\n") == 1
+
+
 @pytest.fixture
 def policy() -> Policy:
     network = BatchedMLP(4, 2, (8,), seed=0, keys=[("student", 0)])
@@ -282,3 +373,14 @@ def test_export_writes_onnx_and_times_it(
     out = capsys.readouterr().out
     assert "p99" in out
     assert (tmp_path / "policy" / "policy.onnx").stat().st_size > 100
+
+
+def test_export_of_an_unfinished_run_says_how_to_finish_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_report_data(example(), tmp_path)
+    assert exit_code(["export", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == (
+        f"tskd: A run has its policy once it is complete. {tmp_path} is not. Give the same "
+        "settings to `tskd run`, which goes on to the end.\n"
+    )

@@ -16,7 +16,7 @@ import tskd_ray
 from tskd_ray.cli.common import InOrder
 from tskd_ray.cli.datasets import data
 from tskd_ray.cli.policies import export_policy
-from tskd_ray.cli.runs import STAGES, report, run, stage_command
+from tskd_ray.cli.runs import STAGES, config_command, report, run, stage_command
 from tskd_ray.errors import InputError, StageError, TskdError
 
 
@@ -67,9 +67,18 @@ def cli() -> None:
     """From a recorded dataset to an augmented one and a small policy, on Ray.
 
     Settings come from a YAML file or a preset (quickstart, small, paper), then from
-    section.key=value arguments. What is finished is never done again.
+    section.key=value arguments; `tskd config` prints them all. What is finished is never done
+    again.
     """
 
 
-for command in (run, *map(stage_command, STAGES), report, data, export_policy):
+COMMANDS = (
+    run,
+    *map(stage_command, STAGES),
+    report,
+    config_command,
+    data,
+    export_policy,
+)
+for command in COMMANDS:
     cli.add_command(command)

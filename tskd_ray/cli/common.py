@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,12 +24,30 @@ class InOrder(click.Group):
 
 
 def make_console(*, quiet: bool = False, as_json: bool = False) -> Console:
-    """The console that the flags ask for."""
+    """The console that the flags ask for; what our modules log goes there too.
+
+    Make it before any work: an unheard warning goes to standard error, past `--json`.
+    """
     from tskd_ray.console import Console
 
     if quiet and as_json:
         raise ConfigError("--quiet and --json exclude each other. Got both. Leave one out.")
-    return Console(mode="json" if as_json else "quiet" if quiet else "auto")
+    console = Console(mode="json" if as_json else "quiet" if quiet else "auto")
+    handler, logger = _ToConsole(console), logging.getLogger("tskd_ray")
+    logger.addHandler(handler)
+    click.get_current_context().call_on_close(lambda: logger.removeHandler(handler))
+    return console
+
+
+class _ToConsole(logging.Handler):
+    """Warnings that modules log, in the console's own form."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.console.warn(record.getMessage())
 
 
 def yaml_mapping(text: str | None) -> dict[str, Any] | None:

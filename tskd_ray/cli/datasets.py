@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def _dataset_options(command: Command) -> Command:
     """What the `data` verbs share: the environment a dataset does not name, and --json."""
     for decorate in (
-        click.option("--json", "as_json", is_flag=True, help="One JSON object."),
+        click.option("--json", "as_json", is_flag=True, help="One JSON object per line."),
         click.option(
             "--environment-kwargs", metavar="YAML", help="Such as '{xml_file: walker2d.xml}'."
         ),
@@ -50,17 +50,32 @@ def data() -> None:
 
 @data.command(epilog="Example: tskd data info builtin:hopper-medium-replay")
 @click.argument("source")
+@click.option(
+    "--reference-scores",
+    type=float,
+    nargs=2,
+    metavar="LOW HIGH",
+    help="Returns that score 0 and 100; default: those of the environment's D4RL table.",
+)
 @_dataset_options
 def info(
-    source: str, environment: str | None, environment_kwargs: str | None, as_json: bool
+    source: str,
+    reference_scores: tuple[float, float] | None,
+    environment: str | None,
+    environment_kwargs: str | None,
+    as_json: bool,
 ) -> None:
     """Statistics of a dataset, after all checks."""
     from tskd_ray.data.commands import data_info
 
+    console = make_console(as_json=as_json)
     values = data_info(
-        source, environment=environment, environment_kwargs=yaml_mapping(environment_kwargs)
+        source,
+        environment=environment,
+        environment_kwargs=yaml_mapping(environment_kwargs),
+        scores=reference_scores,
     )
-    make_console(as_json=as_json).data(source, values)
+    console.data(source, values)
 
 
 @data.command(
@@ -80,13 +95,14 @@ def import_(
     """Check a dataset and write it as a Parquet folder."""
     from tskd_ray.data.commands import data_convert
 
+    console = make_console(as_json=as_json)
     path = data_convert(
         source,
         destination,
         environment=environment,
         environment_kwargs=yaml_mapping(environment_kwargs),
     )
-    make_console(as_json=as_json).data("Imported", {"path": str(path)})
+    console.data("Imported", {"path": str(path)})
 
 
 @data.command(
@@ -109,6 +125,7 @@ def export(
     """Check a dataset and write it in another format."""
     from tskd_ray.data.commands import data_convert
 
+    console = make_console(as_json=as_json)
     path = data_convert(
         source,
         destination,
@@ -117,7 +134,7 @@ def export(
         environment=environment,
         environment_kwargs=yaml_mapping(environment_kwargs),
     )
-    make_console(as_json=as_json).data("Exported", {"path": str(path)})
+    console.data("Exported", {"path": str(path)})
 
 
 @data.command(
@@ -144,6 +161,7 @@ def mix(
     """
     from tskd_ray.data.commands import data_mix, parse_mix_part
 
+    console = make_console(as_json=as_json)
     values = data_mix(
         [parse_mix_part(source) for source in sources],
         destination,
@@ -152,4 +170,4 @@ def mix(
         environment=environment,
         environment_kwargs=yaml_mapping(environment_kwargs),
     )
-    make_console(as_json=as_json).data("Mixed", values)
+    console.data("Mixed", values)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from tskd_ray.cli.common import make_console
+from tskd_ray.errors import StorageError
 
 
 @click.command(
@@ -30,11 +31,16 @@ def export_policy(run_folder: Path, output: Path | None, as_json: bool) -> None:
     from tskd_ray.models.policy import Policy, export_onnx
 
     folder = run_folder / "policy" if (run_folder / "policy").is_dir() else run_folder
+    if (folder / "run.json").is_file():
+        raise StorageError(
+            f"A run has its policy once it is complete. {run_folder} is not. Give the same "
+            "settings to `tskd run`, which goes on to the end."
+        )
+    console = make_console(as_json=as_json)
     policy = Policy.load(folder)
     path = output or folder / "policy.onnx"
     difference = export_onnx(policy, path)
     width = len(policy.observation.mean_)
-    console = make_console(as_json=as_json)
     with one_thread():
         timed = {
             "PyTorch": latency(policy.act, width),

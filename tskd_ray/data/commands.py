@@ -83,7 +83,15 @@ def data_info(
         environment: Overrides what the dataset says.
         environment_kwargs: Likewise.
         scores: (random, expert) returns; default: the table by environment.
+
+    Raises:
+        DataError: If the dataset breaks a rule, or the scores are one and the same.
     """
+    if scores is not None and scores[0] == scores[1]:
+        raise DataError(
+            "Reference scores are two different returns, of a random and an expert policy. Got "
+            f"{scores[0]:g} and {scores[1]:g}. Correct them."
+        )
     trajectories = load_trajectories(
         source, environment=environment, environment_kwargs=environment_kwargs
     )
