@@ -186,6 +186,17 @@ def test_an_episode_that_leaves_the_box_is_cut_there_and_truncated(
     assert made.terminated.tolist() == [False]
 
 
+def test_a_constant_dimension_does_not_end_a_rollout(teacher: Teacher) -> None:
+    still = replace(
+        teacher,
+        low=np.array([teacher.low[0], 0.3], np.float32),
+        high=np.array([teacher.high[0], 0.3], np.float32),
+        termination=replace(teacher.termination, network=None),
+    )
+    generated = generate(still, settings("dynamics"), ids=range(3), seed=0)
+    assert generated.ends.tolist() == [End.TIME_LIMIT] * 3
+
+
 def test_disagreement_cuts_when_asked(teacher: Teacher) -> None:
     generated = generate(
         teacher, settings("dynamics", max_disagreement=1e-9), ids=range(3), seed=0

@@ -1,4 +1,4 @@
-"""The temporal U-Net: published size, any horizon, padding that never leaks."""
+"""The temporal U-Net: published size, any horizon, and how the condition is dropped."""
 
 from __future__ import annotations
 
