@@ -88,7 +88,7 @@ def test_ranges_do_not_change_decisions(problem: tuple[Path, HopProblem]) -> Non
     expected = decide_hops(made)
     assert (expected.candidate >= 0).any()
     told: list[tuple[int, int]] = []
-    decided = decide_hops_distributed(
+    decided, elsewhere = decide_hops_distributed(
         folder,
         made.n_transitions,
         LOCAL,
@@ -96,13 +96,14 @@ def test_ranges_do_not_change_decisions(problem: tuple[Path, HopProblem]) -> Non
         progress=lambda done, total, **_: told.append((done, total)),
     )
     assert arrays(decided) == arrays(expected)
+    assert elsewhere == 0.0, "all in this process"
     n = made.n_transitions
     assert told == [(min(k + 100, n), n) for k in range(0, n, 100)]
 
 
 def test_no_transitions_no_decisions(problem: tuple[Path, HopProblem]) -> None:
-    assert len(decide_hops_distributed(problem[0], 0, LOCAL).transitions) == 0
-    assert len(decide_hops_distributed(problem[0], 0, ComputeConfig()).transitions) == 0
+    for compute in (LOCAL, ComputeConfig()):
+        assert len(decide_hops_distributed(problem[0], 0, compute)[0].transitions) == 0
 
 
 def test_missing_and_double_rows_are_refused(problem: tuple[Path, HopProblem]) -> None:
@@ -123,9 +124,12 @@ def test_same_decisions_on_ray_with_killed_workers(
     expected = arrays(decide_hops(made))
     one = three_workers.model_copy(update={"workers": 1})
     n = made.n_transitions
-    assert arrays(decide_hops_distributed(folder, n, one, block=50)) == expected
+    decided, cpu_seconds = decide_hops_distributed(folder, n, one, block=50)
+    assert arrays(decided) == expected
+    assert cpu_seconds > 0
     monkeypatch.setattr(stitch, "_Decider", DiesOnce)
-    assert arrays(decide_hops_distributed(folder, n, three_workers, block=50)) == expected
+    decided, _ = decide_hops_distributed(folder, n, three_workers, block=50)
+    assert arrays(decided) == expected
     assert (folder / "killed").exists()
 
 

@@ -18,6 +18,7 @@ from tskd_ray.data.load import load_trajectories
 from tskd_ray.data.returns import return_labels, return_scale
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.distributed.session import session
+from tskd_ray.distributed.shared import require_shared_storage
 from tskd_ray.distributed.tasks import Task, run_tasks
 from tskd_ray.errors import ConfigError, StorageError
 from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore, artifact_key
@@ -87,7 +88,10 @@ def run(
     if any(node.role == "distill" for node in wanted):
         select(recorded, config.select)  # the baseline's: refuse a bad slack now, not later
     runner = _Runner(config, store, graph, console)
-    with session(config.compute) if runner.missing(wanted) else nullcontext():
+    missing = runner.missing(wanted)
+    with session(config.compute) if missing else nullcontext():
+        if missing:
+            require_shared_storage(store.storage.root, store.storage.local, config.compute)
         runner.record_data(recorded)
         runner.run(wanted)
     # What an earlier, longer command finished belongs to the run as well.
