@@ -14,7 +14,7 @@ Folders = Mapping[str, Path]
 
 
 def vital_signs(folders: Folders, epochs: Sequence[EpochCounts]) -> list[VitalSign]:
-    """Every sign that the finished stages allow, each with the threshold beyond which it warns."""
+    """Every sign that the finished stages allow, each with its threshold."""
     return [*_teacher_signs(folders), *_value_signs(folders), *_stitch_signs(epochs)]
 
 
@@ -81,8 +81,8 @@ def _teacher_signs(folders: Folders) -> list[VitalSign]:
             VitalSign(
                 name="Generated: replayed over claimed return",
                 value=earned / claimed if claimed else None,
-                threshold="above 0.1",
-                warns=claimed > 0 and earned < 0.1 * claimed,
+                threshold="above 0.05",
+                warns=claimed > 0 and earned < 0.05 * claimed,
                 meaning=f"{earned:.0f} of {claimed:.0f}, actions played open loop: "
                 "small errors grow, so below 1 is normal",
             ),
