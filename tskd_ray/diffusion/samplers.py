@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -23,7 +24,14 @@ Clamp = Callable[[Tensor], Tensor]
 Noise = Callable[[], Tensor]
 
 
-@torch.no_grad()
+class Update(Protocol):
+    """One step of a sampler, from noise level ᾱ_i down to ᾱ_j."""
+
+    def __call__(self, x: Tensor, x0: Tensor, a_i: float, a_j: float) -> Tensor:
+        """x_j, given x_i and the clean estimate x̂₀ made from it."""
+        raise NotImplementedError
+
+
 def sample_ddpm(
     denoise: Denoise,
     alpha_bar: Float64Array,
@@ -34,23 +42,18 @@ def sample_ddpm(
     std: float,
 ) -> Tensor:
     """Ancestral sampling (Ho et al. 2020, Algorithm 2), strided when `steps` < I."""
-    x = noise() * std
-    for i, j in _transitions(len(alpha_bar), steps):
-        x = clamp(x)
-        x0 = denoise(x, i)
-        if j is None:
-            return clamp(x0)
-        a_i, a_j = float(alpha_bar[i]), float(alpha_bar[j])
+
+    def update(x: Tensor, x0: Tensor, a_i: float, a_j: float) -> Tensor:
         alpha = a_i / a_j
-        x = (
+        return (
             x0 * (math.sqrt(a_j) * (1 - alpha) / (1 - a_i))
             + x * (math.sqrt(alpha) * (1 - a_j) / (1 - a_i))
             + noise() * (std * math.sqrt((1 - alpha) * (1 - a_j) / (1 - a_i)))
         )
-    raise AssertionError("unreachable: the last transition returns")
+
+    return _descend(update, noise() * std, denoise, alpha_bar, steps, clamp)
 
 
-@torch.no_grad()
 def sample_ddim(
     denoise: Denoise,
     alpha_bar: Float64Array,
@@ -61,19 +64,14 @@ def sample_ddim(
     std: float,
 ) -> Tensor:
     """Deterministic sampling after the initial noise (Song et al. 2021, eq. 12 with σ = 0)."""
-    x = noise() * std
-    for i, j in _transitions(len(alpha_bar), steps):
-        x = clamp(x)
-        x0 = denoise(x, i)
-        if j is None:
-            return clamp(x0)
-        a_i, a_j = float(alpha_bar[i]), float(alpha_bar[j])
+
+    def update(x: Tensor, x0: Tensor, a_i: float, a_j: float) -> Tensor:
         epsilon = (x - math.sqrt(a_i) * x0) / math.sqrt(1 - a_i)
-        x = math.sqrt(a_j) * x0 + math.sqrt(1 - a_j) * epsilon
-    raise AssertionError("unreachable: the last transition returns")
+        return math.sqrt(a_j) * x0 + math.sqrt(1 - a_j) * epsilon
+
+    return _descend(update, noise() * std, denoise, alpha_bar, steps, clamp)
 
 
-@torch.no_grad()
 def sample_dpmpp_2m(
     denoise: Denoise,
     alpha_bar: Float64Array,
@@ -87,31 +85,41 @@ def sample_dpmpp_2m(
 
     λ = log(√ᾱ / √(1 − ᾱ)); the clean end has λ = ∞, where the update is x̂₀ itself.
     """
-    x = noise() * std
-    previous: Tensor | None = None
-    h_previous = 0.0
-    for i, j in _transitions(len(alpha_bar), steps):
-        x = clamp(x)
-        x0 = denoise(x, i)
-        if j is None:
-            return clamp(x0)
-        a_i, a_j = float(alpha_bar[i]), float(alpha_bar[j])
+    before: tuple[Tensor, float] | None = None
+
+    def update(x: Tensor, x0: Tensor, a_i: float, a_j: float) -> Tensor:
+        nonlocal before
         h = _log_snr(a_j) - _log_snr(a_i)
         direction = x0
-        if previous is not None:
-            r = h_previous / h
-            direction = x0 + (x0 - previous) / (2 * r)
-        x = math.sqrt((1 - a_j) / (1 - a_i)) * x - math.sqrt(a_j) * math.expm1(-h) * direction
-        previous, h_previous = x0, h
-    raise AssertionError("unreachable: the last transition returns")
+        if before is not None:
+            previous, h_previous = before
+            direction = x0 + (x0 - previous) / (2 * (h_previous / h))
+        before = (x0, h)
+        return (
+            math.sqrt((1 - a_j) / (1 - a_i)) * x - math.sqrt(a_j) * math.expm1(-h) * direction
+        )
+
+    return _descend(update, noise() * std, denoise, alpha_bar, steps, clamp)
 
 
 SAMPLERS = {"ddpm": sample_ddpm, "ddim": sample_ddim, "dpmpp_2m": sample_dpmpp_2m}
 
 
-def _transitions(total: int, steps: int) -> list[tuple[int, int | None]]:
-    visited: list[int | None] = [*sampling_steps(total, steps), None]
-    return [(i, j) for i, j in pairwise(visited) if i is not None]
+@torch.no_grad()
+def _descend(
+    update: Update,
+    x: Tensor,
+    denoise: Denoise,
+    alpha_bar: Float64Array,
+    steps: int,
+    clamp: Clamp,
+) -> Tensor:
+    """Go down the visited noise levels; below the last one the clean estimate is the sample."""
+    visited = sampling_steps(len(alpha_bar), steps)
+    for i, j in pairwise(visited):
+        x = clamp(x)
+        x = update(x, denoise(x, i), float(alpha_bar[i]), float(alpha_bar[j]))
+    return clamp(denoise(clamp(x), visited[-1]))
 
 
 def _log_snr(a: float) -> float:
