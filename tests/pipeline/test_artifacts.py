@@ -379,6 +379,38 @@ def test_damaged_shards_are_done_again(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_costs_lie_beside_the_shards_and_outlive_a_kill(store: ArtifactStore) -> None:
+    shards = store.shards(key())
+    assert shards.cpu_seconds() == 0
+    for shard in (3, 0):
+        shards.note_cost(shard, 1.25)
+        shards.write(shard, arrays(shard))
+    shards.note_cost(3, 2.0)  # made again by another command
+    again = store.shards(key())
+    assert again.cpu_seconds() == pytest.approx(3.25)
+    assert again.finished() == {0, 3}
+
+
+def test_who_is_overtaken_ends_well(store: ArtifactStore) -> None:
+    shards = store.shards(key())
+    shards.write(0, arrays(0))
+    with store.unless_finished(key()):
+        make(store, key(), "theirs")
+        shards.write(1, arrays(1))
+        shards.read(0)  # cleared by the other's commit
+    assert store.leftovers() == []
+    with store.unless_finished(key()):
+        (store.scratch(key()) / "state").write_text("x")
+        mine = make(store, key(), "mine")
+    assert (store.fetch(mine) / "deep" / "part-0.bin").read_text() == "theirs"
+    assert store.leftovers() == []
+
+
+def test_who_is_not_overtaken_is_told(store: ArtifactStore) -> None:
+    with pytest.raises(StageError, match="Shard 0"), store.unless_finished(key()):
+        store.shards(key()).read(0)
+
+
 def test_shards_hold_no_objects(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="dtype object"):
         ArtifactStore(tmp_path).shards(key()).write(0, {"a": np.array([{}], dtype=object)})

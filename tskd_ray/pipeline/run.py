@@ -269,6 +269,8 @@ class _Runner:
         )
 
     def _run_spread(self, node: Node) -> None:
+        if self.store.find(node.key) is not None:
+            return  # another command has finished it since this one began
         progress = self.console.progress(node.name)
         inputs = self._inputs(node)
         if node.stage == "generate":
