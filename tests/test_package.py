@@ -45,9 +45,11 @@ def test_each_public_name_is_there_and_documented(name: str) -> None:
 
 def test_public_names_are_the_contract() -> None:
     assert set(tskd_ray.__all__) == {
-        "Config", "ConfigError", "DataError", "InputError", "ResourceError", "StageError",
-        "StorageError", "Trajectories", "TskdError", "distill", "evaluate", "generate",
-        "load_config", "load_trajectories", "run", "stitch_epoch",
+        "Config", "ConfigError", "DataError", "DistillConfig", "EnvironmentSpec", "FitConfig",
+        "GenerateConfig", "InputError", "ResourceError", "SamplerConfig", "SelectConfig",
+        "StageError", "StorageError", "Trajectories", "TskdError", "distill",
+        "environment_spec", "evaluate", "generate", "load_config", "load_teacher",
+        "load_trajectories", "run", "select", "stitch_epoch",
     }  # fmt: skip
     assert set(tskd_ray.__all__) < set(dir(tskd_ray))
     with pytest.raises(AttributeError, match="has no attribute 'stich_epoch'"):

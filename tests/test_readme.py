@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -22,6 +25,7 @@ LINES = [
     for line in block.splitlines()
     if line.strip()
 ]
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 NAMED = sorted(set(re.findall(r"`(tskd(?: [a-z]+)+)", README)))
 
 
@@ -59,7 +63,8 @@ def test_each_command_exists(line: str) -> None:
             settings = context.params.get("settings", ())
         overrides = [setting for setting in settings if is_override(setting)]
         if settings:
-            load_config(settings[0], overrides)
+            config = load_config(settings[0], overrides)
+            assert not config.data.source.endswith(".hdf5") or config.data.environment
             assert len(overrides) == len(settings) - 1
 
 
@@ -68,8 +73,8 @@ def test_each_verb_that_is_named_exists(name: str) -> None:
     resolve(name.split()[1:])
 
 
-def test_the_python_example_uses_public_names() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+@pytest.mark.parametrize("code", PYTHON, ids=range(len(PYTHON)))
+def test_python_examples_use_public_names(code: str) -> None:
     used = {
         node.attr
         for node in ast.walk(ast.parse(code))
@@ -79,3 +84,26 @@ def test_the_python_example_uses_public_names() -> None:
     }
     assert used
     assert used <= set(tskd_ray.__all__)
+
+
+def test_the_example_on_plain_arrays_runs_without_ray() -> None:
+    (code,) = [code for code in PYTHON if "from_episodes" in code]
+    checks = """
+import sys
+assert "ray" not in sys.modules
+assert stitched.counts.hops_used > 0
+assert (stitched.returns[stitched.replaced] > recorded.returns[stitched.replaced]).all()
+assert returns.shape == (2, 5)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code + checks],
+        check=False, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    scores = dict(line.split() for line in done.stdout.splitlines())
+    assert float(scores["stitched"]) > float(scores["recorded"])
+
+
+def test_links_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)]+)\)", README)
+    assert all(link.startswith("https://") or (ROOT / link).exists() for link in links), links

@@ -40,8 +40,8 @@ class Students:
 
 def distill(
     datasets: Mapping[str, Trajectories],
-    settings: DistillConfig,
-    seed: int,
+    settings: DistillConfig | None = None,
+    seed: int = 0,
     *,
     checkpoints: int = 5,
     resume: Path | None = None,
@@ -55,8 +55,8 @@ def distill(
 
     Args:
         datasets: By name; the name is part of a student's random stream.
-        settings: Seeds, widths and optimisation. `ema_decay` applies to the final policies and
-            not to the earlier checkpoints.
+        settings: Seeds, widths and optimisation; default: `DistillConfig()`. `ema_decay` is for
+            the final policies and not for the earlier checkpoints.
         seed: The run's seed.
         checkpoints: C, evenly spaced, the last one final.
         resume: Folder for the training state.
@@ -68,6 +68,7 @@ def distill(
     Raises:
         DataError: If there are no datasets, or they differ in widths or action bounds.
     """
+    settings = settings or DistillConfig()
     low, high = _common_bounds(datasets)
     scale = [Standardizer.fit(trajectories.observations) for trajectories in datasets.values()]
     tables = [

@@ -25,15 +25,20 @@ class Selection:
     warnings: tuple[str, ...]
 
 
-def select(trajectories: Trajectories, settings: SelectConfig) -> Selection:
+def select(trajectories: Trajectories, settings: SelectConfig | None = None) -> Selection:
     """Keep the episodes with `Σ r ≥ max Σ r − δ`, over all episodes or for each origin (D20).
 
     A threshold over mixed origins can discard one of them whole, so survivors are counted by
     origin and an origin without any is a warning. NaN returns are never kept.
 
+    Args:
+        trajectories: With origins by episode.
+        settings: Slack δ, its scope and how many must survive; default: `SelectConfig()`.
+
     Raises:
         DataError: If fewer than `settings.minimum_episodes` survive; shows the returns.
     """
+    settings = settings or SelectConfig()
     returns = trajectories.returns
     groups: dict[str, BoolArray] = {
         origin.name.lower(): trajectories.episode_origin == origin
