@@ -1,4 +1,4 @@
-"""The one local Ray cluster that all tests marked `ray` share."""
+"""What tests of several folders share: a local Ray cluster, a whole run to compare with."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from pipeline.tiny import tiny_config
 from tskd_ray.config.schema import ComputeConfig
+from tskd_ray.pipeline.run import RunResult, run
 
 # A test that names a dataset that does not exist must not ask the network, and retry, for it.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -26,6 +28,12 @@ def ray_cluster() -> Iterator[None]:
         ray.init(num_cpus=3, object_store_memory=200 << 20, **start_options())
         yield
         ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    """A local run of the tiny configuration, never killed."""
+    return run(tiny_config(tmp_path_factory.mktemp("local")))
 
 
 @pytest.fixture

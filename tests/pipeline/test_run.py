@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,18 +15,14 @@ import minari
 import numpy as np
 import pytest
 
+from pipeline.processes import below_this_process
 from pipeline.tiny import result_bytes, tiny_config
 from tskd_ray.config.schema import ComputeConfig, Config
 from tskd_ray.data.minari_io import read_minari
 from tskd_ray.data.trajectories import Origin
+from tskd_ray.diffusion.ddr import RewardDiffuser, TrajectoryDiffuser
 from tskd_ray.errors import ConfigError, DataError, StorageError
 from tskd_ray.pipeline.run import RunResult, run
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
-    """One local run that the others are compared with."""
-    return run(tiny_config(tmp_path_factory.mktemp("local")))
 
 
 def test_the_folder_holds_what_the_contract_says(undisturbed: RunResult) -> None:
@@ -80,16 +77,6 @@ def test_doing_it_again_computes_nothing_and_changes_no_byte(undisturbed: RunRes
     assert again.table == undisturbed.table
 
 
-@pytest.mark.ray
-@pytest.mark.parametrize("workers", [1, 3])
-def test_any_number_of_ray_workers_gives_the_same_bytes(
-    undisturbed: RunResult, tmp_path: Path, workers: int, ray_cluster: None
-) -> None:
-    compute = ComputeConfig(mode="ray", workers=workers).model_dump(mode="json")
-    result = run(tiny_config(tmp_path, compute=compute))
-    assert result_bytes(result.folder) == result_bytes(undisturbed.folder)
-
-
 CHILD = """
 import sys
 from pathlib import Path
@@ -99,11 +86,22 @@ run(Config.model_validate_json(Path(sys.argv[1]).read_text()))
 """
 
 
-def start(config: Config, folder: Path) -> subprocess.Popen[bytes]:
+def start(config: Config, folder: Path, **variables: str) -> subprocess.Popen[bytes]:
     path = folder / "config.json"
     path.write_text(config.model_dump_json())
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
     return subprocess.Popen([sys.executable, "-c", CHILD, str(path)], env=environment)
+
+
+def kill_at(mark: str, child: subprocess.Popen[bytes], artifacts: Path) -> None:
+    """SIGKILL the driver as soon as a file of that name is there."""
+    deadline = time.monotonic() + 120
+    while not list(artifacts.glob(mark)):
+        assert child.poll() is None, f"ended before {mark}"
+        assert time.monotonic() < deadline, f"never came to {mark}"
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
 
 
 def test_a_driver_killed_again_and_again_ends_with_the_same_bytes(
@@ -114,21 +112,79 @@ def test_a_driver_killed_again_and_again_ends_with_the_same_bytes(
     # Kill it in training, among the shards of generation, in stitching and among the students.
     for mark in (
         "ddr1/*/attempt-*",
-        "generate/*/shards/*",
-        "stitch/*/scratch/*",
+        "generate/*/shards/shard-*",
+        "stitch/*/scratch/problem-*",
         "select/*/attempt-*",
     ):
-        child = start(config, tmp_path)
-        deadline = time.monotonic() + 120
-        while not list(artifacts.glob(mark)) and time.monotonic() < deadline:
-            assert child.poll() is None, f"ended before {mark}"
-            time.sleep(0.01)
-        child.send_signal(signal.SIGKILL)
-        child.wait()
+        kill_at(mark, start(config, tmp_path), artifacts)
     assert not (tmp_path / "runs" / "tiny" / "report.html").exists()
     child = start(config, tmp_path)
     assert child.wait(timeout=300) == 0
     assert result_bytes(tmp_path / "runs" / "tiny") == result_bytes(undisturbed.folder)
+
+
+def test_two_drivers_of_one_run_both_end_well(undisturbed: RunResult, tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    drivers = [start(config, tmp_path) for _ in range(2)]
+    assert [driver.wait(timeout=300) for driver in drivers] == [0, 0]
+    assert result_bytes(tmp_path / "runs" / "tiny") == result_bytes(undisturbed.folder)
+    left = [*tmp_path.glob("artifacts/*/*/shards"), *tmp_path.glob("artifacts/*/*/scratch")]
+    assert left == []
+
+
+def not_in_the_driver(*arguments: object) -> None:
+    raise AssertionError("loaded in the driver")
+
+
+@pytest.mark.ray
+def test_three_workers_one_of_them_killed_give_the_same_bytes(
+    undisturbed: RunResult,
+    tmp_path: Path,
+    ray_cluster: None,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A driver that computes would need a GPU of its own, beside the workers'.
+    for model in (TrajectoryDiffuser, RewardDiffuser):
+        monkeypatch.setattr(model, "load", not_in_the_driver)
+    killed: list[int] = []
+    ended = threading.Event()
+
+    def kill_one() -> None:
+        while not killed and not ended.wait(0.02):
+            for pid in below_this_process("ray::_Host.process")[:1]:
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    try:
+        compute = ComputeConfig(mode="ray", workers=3).model_dump(mode="json")
+        result = run(tiny_config(tmp_path, compute=compute))
+    finally:
+        ended.set()
+        killer.join()
+    assert killed
+    assert "A worker was lost" in caplog.text
+    assert result_bytes(result.folder) == result_bytes(undisturbed.folder)
+    stages = json.loads((result.folder / "run.json").read_text())["stages"]
+    assert all(stage["cpu_seconds"] > 0 for stage in stages)
+
+
+@pytest.mark.ray
+def test_one_worker_and_a_killed_driver_give_the_same_bytes(
+    undisturbed: RunResult, tmp_path: Path, ray_cluster: None
+) -> None:
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    compute = ComputeConfig(mode="ray", workers=1).model_dump(mode="json")
+    config = tiny_config(tmp_path, compute=compute)
+    # Among the shards of the pool, then while Ray Data decides hops.
+    for mark in ("generate/*/shards/shard-*", "stitch/*/scratch/problem-*/problem.json"):
+        kill_at(mark, start(config, tmp_path, RAY_ADDRESS=address), tmp_path / "artifacts")
+    result = run(config)
+    assert result_bytes(result.folder) == result_bytes(undisturbed.folder)
 
 
 def test_stages_stop_where_asked(tmp_path: Path) -> None:
