@@ -1,4 +1,4 @@
-"""What a dataset must satisfy before anything is trained on it (DESIGN §4).
+"""What a dataset must satisfy before anything is trained on it.
 
 Only loading is this strict: in memory NaN states and one-step episodes are legal (D17).
 """

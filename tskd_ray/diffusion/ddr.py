@@ -1,4 +1,4 @@
-"""DDR-I, which plans trajectories, and DDR-II, which gives the reward of a step (ALGORITHM §1).
+"""DDR-I, which plans trajectories, and DDR-II, which gives the reward of a step.
 
 B batch · H horizon · S observation dim · C context (states of history)
 """

@@ -1,4 +1,4 @@
-"""A pool of disposable actors (DESIGN §6).
+"""A pool of disposable actors.
 
 An actor is never restarted: restarts that cannot be placed fail at once and burn through
 retries, and `ray.util.ActorPool` loses the run with its first actor. Here a lost actor is

@@ -1,7 +1,7 @@
 """Hop decisions through Ray Data: ranges of transitions over actors that map the problem.
 
 The search index is replicated (mapped read-only, shared by the workers of a node) and the
-queries are partitioned (STITCHING.md §3). Ray Data keeps no order, so every row carries its
+queries are partitioned (docs/algorithm.md). Ray Data keeps no order, so every row carries its
 transition's number and the driver sorts.
 """
 

@@ -1,4 +1,4 @@
-"""Returns of policies in the environment, a policy's episodes side by side (§3).
+"""Returns of policies in the environment, a policy's episodes side by side (docs/algorithm.md).
 
 P policies · E episodes · S observation dim · A action dim
 """

@@ -1,4 +1,4 @@
-"""Many small networks of one shape, trained and run as one batched network (DESIGN §7).
+"""Many small networks of one shape, trained and run as one batched network.
 
 M members · B batch · I input width · O output width
 """

@@ -1,4 +1,4 @@
-"""The student: a small policy that carries its own normalisation (§3).
+"""The student: a small policy that carries its own normalisation (docs/algorithm.md).
 
 N rows · S observation dim · A action dim
 """

@@ -1,4 +1,4 @@
-"""The state value V = min(V₁, V₂) of the data's own behaviour, by TD(0) (eq. 10, §2 step 1).
+"""The state value V = min(V₁, V₂) of the data's own behaviour, by TD(0) (eq. 10).
 
 M = 2 members · N steps · S observation dim
 """
@@ -31,7 +31,7 @@ TARGET_RATE = 0.01
 WARM_START = 0.3
 """Share of the steps that regress on Monte-Carlo returns before TD(0) takes over. From random
 weights TD(0) has to carry values back a hundred steps through a slow target, which takes far
-longer than these networks are trained (mean V 50 against 150–190 in the trial)."""
+longer than these networks are trained (measured: mean V 50 against 150–190)."""
 
 
 @dataclass(frozen=True, eq=False)

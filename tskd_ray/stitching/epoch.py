@@ -125,7 +125,7 @@ def stitch_epoch(
         ConfigError: If an option is out of its range.
         DataError: If a model returns another shape than it must.
 
-    Reference: Li & Zhang (2024), Algorithm 4; ALGORITHM.md §2, D13 to D22.
+    Reference: Li & Zhang (2024), Algorithm 4; docs/algorithm.md, D13 to D22.
     """
     _check(acceptance, improvement, on_cycle, max_length, keep)
     problem = hop_problem(

@@ -75,7 +75,7 @@ def decide_hops(
         transitions: (n,) numbers, in any order; default all.
         threads: Of the cell search. A callable density is called in this thread only.
 
-    Reference: ALGORITHM.md §2 step 2, D16 to D18; STITCHING.md §1.
+    Reference: docs/algorithm.md, D16 to D18.
     """
     if transitions is None:
         transitions = np.arange(problem.n_transitions, dtype=np.int64)

@@ -199,7 +199,7 @@ def hop_problem(
         ConfigError: If an option has no such value, or the radius is negative or not finite.
         DataError: If a model returns another shape than it must.
 
-    Reference: ALGORITHM.md §2, D13 to D19.
+    Reference: docs/algorithm.md, D13 to D19.
     """
     _check_option("candidate", candidate, Candidate)
     _check_option("metric", metric, Metric)

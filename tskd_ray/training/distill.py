@@ -1,4 +1,4 @@
-"""Distillation: many students cloned at once, as one batched network (§3, DESIGN §7).
+"""Distillation: many students cloned at once, as one batched network (docs/algorithm.md).
 
 M students (dataset x seed) · B batch · S observation dim · A action dim · C checkpoints
 """

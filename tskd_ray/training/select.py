@@ -1,4 +1,4 @@
-"""Selection: the trajectories of D_K that the student learns from (§3, D20)."""
+"""Selection: the trajectories of D_K that the student learns from (D20)."""
 
 from __future__ import annotations
 
