@@ -1,5 +1,6 @@
-"""One random stream per (run seed, stage, item), whatever worker draws from it (docs/decisions/002).
+"""One random stream per (run seed, stage, item), whatever worker draws from it.
 
+Reasons: docs/decisions/002.
 Nothing in tskd_ray draws from a global generator: a stream is a pure function of its key, so
 the same configuration gives the same bytes with any number of workers, killed or not.
 """

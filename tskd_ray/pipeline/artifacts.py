@@ -1,4 +1,6 @@
-"""Content-addressed artifacts: a stage's result, found by what it is a function of (docs/decisions/001).
+"""Content-addressed artifacts: a stage's result, found by what it is a function of.
+
+Reasons: docs/decisions/001.
 
     <root>/artifacts/<stage>/<key>/manifest.json          written last; names one attempt
                                    attempt-<uuid>/...     the parts

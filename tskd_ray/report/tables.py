@@ -34,7 +34,7 @@ def is_normalized(rows: Sequence[ScoreRow]) -> bool:
 def compare(rows: Sequence[ScoreRow]) -> list[str]:
     """The last row, which is the student, against each other policy, in words.
 
-    Less than two standard errors of the difference apart is "no difference" (docs/algorithm.md).
+    Less than two standard errors of the difference apart is "no difference".
     """
     if not rows or not rows[-1].seeds:
         return []
