@@ -109,7 +109,8 @@ def test_the_page_shows_every_part(text: str) -> None:
         "first step out of the history", "0.41", "Returns by origin", "States and hops",
         "Teacher", "Student score by checkpoint", "refused: density", "walks ended: cycle",
         "neighbours, 50%", "2 min 11 s", "All settings", "guidance: 1.2", "ray2.60.0",
-        "generated 31", "offline: a learned dynamics ensemble",
+        "generated 31", "offline: a learned dynamics ensemble", "took 12 min 34 s by the clock",
+        "some ran side by side",
     ):  # fmt: skip
         assert part in shown
 
