@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
+PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.lock
+TORCH := $(shell sed -n 's/^torch==//p' requirements.lock)
 
 .PHONY: quickstart test check install
 
@@ -22,7 +24,14 @@ install: $(STAMP)
 $(STAMP): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "tskd_ray needs Python >= 3.11: make PYTHON=/path/to/python3.11 ..." >&2; exit 2; }
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet -c requirements.lock torch==2.13.0
-	$(VENV)/bin/python -m pip install --quiet -c requirements.lock -e '.[dev]'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "tskd_ray needs Python's venv module: apt install python3-venv, or make" \
+	    "PYTHON=/path/to/another/python ..." >&2; exit 2; }
+	@echo "== 1/3 virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "== 2/3 torch, a large download: minutes, once"
+	@$(PIP) torch==$(TORCH)
+	@echo "== 3/3 the other packages of requirements.lock, and tskd_ray itself: minutes, once"
+	@$(PIP) -e '.[dev]'
 	@touch $@
+	@echo "== installed"

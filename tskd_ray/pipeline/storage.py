@@ -1,8 +1,8 @@
 """One root folder or URI, and the few operations that hold on every file system.
 
-Nothing here renames across a store: object stores "move" by copy and delete (docs/decisions,
-001). What is atomic everywhere is that a *single file* appears whole or not at all; artifacts are built
-on that alone. Paths are posix paths relative to the root, checked never to leave it.
+Nothing here renames across a store: object stores "move" by copy and delete (decision 001).
+What is atomic everywhere is that a *single file* appears whole or not at all; artifacts are
+built on that alone. Paths are posix paths relative to the root, checked never to leave it.
 """
 
 from __future__ import annotations
