@@ -52,7 +52,7 @@ def test_the_folder_holds_what_the_contract_says(undisturbed: RunResult) -> None
 def test_the_dataset_opens_in_minari_with_provenance(undisturbed: RunResult) -> None:
     path = undisturbed.folder / "dataset" / "data"
     dataset = minari.MinariDataset(path)
-    assert dataset.total_episodes == 383
+    assert dataset.total_episodes == 64
     ours = read_minari(path)
     assert set(ours.origin) <= {0, 1, 2}
     stitched = ours.episode_origin == Origin.STITCHED
