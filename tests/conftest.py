@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from pipeline.tiny import tiny_config
 from tskd_ray.config.schema import ComputeConfig
@@ -13,6 +14,10 @@ from tskd_ray.pipeline.run import RunResult, run
 
 # A test that names a dataset that does not exist must not ask the network, and retry, for it.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# An example that takes long tells of a busy machine, not of a bug.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")
