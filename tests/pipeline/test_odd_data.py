@@ -8,8 +8,8 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
-from pipeline.tiny import tiny_config
 
+from pipeline.tiny import tiny_config
 from tskd_ray.data.columnar import write_parquet
 from tskd_ray.data.environments import environment_spec
 from tskd_ray.data.trajectories import Trajectories
@@ -48,7 +48,9 @@ def pendulum(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_negative_returns_need_a_target_that_says_so(pendulum: Path, tmp_path: Path) -> None:
     config = tiny_config(tmp_path, data={"source": str(pendulum)})
-    with pytest.raises(ConfigError, match=r"no return of .* is positive. Got 1; the best is -0"):
+    with pytest.raises(
+        ConfigError, match=r"no return of .* is positive. Got 1; the best is -0"
+    ):
         run(config)
 
 
