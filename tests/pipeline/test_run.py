@@ -9,7 +9,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import minari
 import numpy as np
@@ -21,6 +23,7 @@ from tskd_ray.config.schema import ComputeConfig, Config
 from tskd_ray.data.minari_io import read_minari
 from tskd_ray.data.trajectories import Origin
 from tskd_ray.diffusion.ddr import RewardDiffuser, TrajectoryDiffuser
+from tskd_ray.distributed.tasks import Task, run_tasks
 from tskd_ray.errors import ConfigError, DataError, StorageError
 from tskd_ray.pipeline.run import RunResult, run
 
@@ -167,8 +170,10 @@ def test_three_workers_one_of_them_killed_give_the_same_bytes(
     assert killed
     assert "A worker was lost" in caplog.text
     assert result_bytes(result.folder) == result_bytes(undisturbed.folder)
-    stages = json.loads((result.folder / "run.json").read_text())["stages"]
-    assert all(stage["cpu_seconds"] > 0 for stage in stages)
+    record = json.loads((result.folder / "run.json").read_text())
+    cost = {stage["name"]: stage["cpu_seconds"] for stage in record["stages"]}
+    assert cost["generate-1"] > 0.1, "the workers' share, not the driver's alone"
+    assert record["wall_seconds"] > 1
 
 
 @pytest.mark.ray
@@ -187,13 +192,23 @@ def test_one_worker_and_a_killed_driver_give_the_same_bytes(
     assert result_bytes(result.folder) == result_bytes(undisturbed.folder)
 
 
-def test_stages_stop_where_asked(tmp_path: Path) -> None:
+def test_stages_stop_where_asked_and_only_diffusers_hold_the_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_gpu: set[str] = set()
+
+    def run_and_note(tasks: Mapping[str, Task], *arguments: Any, **options: Any) -> Any:
+        on_gpu.update(name for name, task in tasks.items() if task.gpu)
+        return run_tasks(tasks, *arguments, **options)
+
+    monkeypatch.setattr("tskd_ray.pipeline.run.run_tasks", run_and_note)
     config = tiny_config(tmp_path)
     result = run(config, until="train")
     stages = {path.name for path in (tmp_path / "artifacts").iterdir()}
     assert "ddr1" in stages
     assert not stages & {"generate", "stitch", "students"}
     assert result.report is None
+    assert on_gpu == {"ddr1", "ddr2"}
 
 
 def test_a_selection_that_keeps_too_few_shows_the_returns(tmp_path: Path) -> None:
