@@ -172,6 +172,11 @@ def void(_: object) -> None:
     """Nothing, whatever a call returned."""
 
 
+def too_late(*_: object, **__: object) -> None:
+    """In place of the first stage: a lost check must not train for hours."""
+    raise AssertionError("work began")
+
+
 def test_each_row_has_its_case() -> None:
     assert set(CASES) | IN_CLUSTER == set(TABLE)
 
@@ -186,6 +191,7 @@ def test_it_is_refused_in_one_line_before_any_work(
     case = CASES[name]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    monkeypatch.setattr("tskd_ray.pipeline.run.run_tasks", too_late)
     case.patch(monkeypatch)
     store("good.hdf5", healthy())
     case.make()
