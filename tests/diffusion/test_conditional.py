@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
-from diffusion.small_teacher import UNET
 from torch import Tensor, nn
 
+from diffusion.small_teacher import UNET
 from tskd_ray.config.schema import SamplerConfig
 from tskd_ray.diffusion.conditional import ConditionalDiffusion, Example
 
