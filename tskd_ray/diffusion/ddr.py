@@ -5,6 +5,7 @@ B batch · H horizon · S observation dim · C context (states of history)
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +52,11 @@ class _Diffuser:
         self.config, self.observation_dim = config, observation_dim
         self.settings = self._settings(config)
         self.codec: Codec = self._codec()
-        self.model = ConditionalDiffusion(
+        self.model = self._model()
+        self.return_scale_ = 1.0
+
+    def _model(self) -> ConditionalDiffusion:
+        return ConditionalDiffusion(
             channels=self._channels(),
             context_channels=self.codec.context_channels,
             unet=self.settings.unet,
@@ -59,7 +64,6 @@ class _Diffuser:
             prediction=self.codec.prediction,
             clip=self.codec.clip,
         )
-        self.return_scale_ = 1.0
 
     def _settings(self, config: TeacherConfig) -> DiffusionConfig:
         raise NotImplementedError
@@ -94,14 +98,7 @@ class _Diffuser:
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(numpy_rng(seed, self.kind, "init").integers(2**31)))
-            self.model = ConditionalDiffusion(
-                channels=self._channels(),
-                context_channels=self.codec.context_channels,
-                unet=self.settings.unet,
-                diffusion_steps=self.settings.diffusion_steps,
-                prediction=self.codec.prediction,
-                clip=self.codec.clip,
-            ).to(device)
+            self.model = self._model().to(device)
         if isinstance(self.codec, ResidualCodec):
             self.codec.fit(trajectories, numpy_rng(seed, self.kind, "codec"))
         elif isinstance(self.codec, AbsoluteCodec):
@@ -154,10 +151,8 @@ class _Diffuser:
         save_model(folder, tensors, config)
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu"):
+    def load(cls, folder: Path, device: str = "cpu") -> Self:
         """Read what `save` wrote."""
-        import json
-
         tensors, config = load_model(folder, cls.kind)
         teacher = TeacherConfig.model_validate_json(json.dumps(config["teacher"]))
         diffuser = cls(teacher, config["observation_dim"])
