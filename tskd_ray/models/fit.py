@@ -87,7 +87,8 @@ def fit(
                 _save(resume, done, curve, parameters, average, buffers, optimizer)
                 saved = time.monotonic()
         if done % REPORT_EVERY_STEPS == 0 or done == settings.steps:
-            progress(done, settings.steps, loss=curve[-1][1] if curve else math.nan)
+            latest = {"loss": curve[-1][1]} if curve else {}
+            progress(done, settings.steps, **latest)
     with torch.no_grad():
         torch._foreach_copy_(parameters, average)  # pyright: ignore
     return curve
