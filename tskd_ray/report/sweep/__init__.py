@@ -1,0 +1,1 @@
+"""What a sweep's folder tells about the sweep, and its HTML report."""
