@@ -15,9 +15,15 @@ from stitching.cases import GaussianTable, random_case
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.errors import ConfigError, StorageError
 from tskd_ray.stitching.cells import build_cells
-from tskd_ray.stitching.hops import HopDecisions, count_neighbours, decide_hops
+from tskd_ray.stitching.hops import (
+    HopDecisions,
+    best_neighbours,
+    count_neighbours,
+    decide_hops,
+)
 from tskd_ray.stitching.problem import HopProblem, hop_problem
 from tskd_ray.stitching.radius import suggest_radius
+from tskd_ray.stitching.shards import CellShard
 
 
 class Drift:
@@ -94,11 +100,47 @@ def test_any_split_order_and_thread_count_gives_the_same() -> None:
 def test_chunks_shared_by_threads_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = gait_problem()
     whole = decide_hops(problem)
-    monkeypatch.setattr("tskd_ray.stitching.hops._CHUNK", 64)
+    monkeypatch.setattr("tskd_ray.stitching.hops.PIECE", 64)
     monkeypatch.setattr("tskd_ray.stitching.hops._PAIRS", 50)
-    monkeypatch.setattr("tskd_ray.stitching.hops._FLAT_PAIRS", 5_000)
+    monkeypatch.setattr("tskd_ray.stitching.shards._FLAT_PAIRS", 5_000)
     assert_same(decide_hops(problem, threads=4), whole)
     assert_same(decide_hops(gait_problem(search="faiss-flat"), threads=2), whole)
+
+
+@pytest.mark.parametrize("candidate", ["dynamics_first", "best_value_first"])
+@pytest.mark.parametrize("search", ["cells", "faiss-flat"])
+def test_shards_of_any_size_give_the_same(candidate: str, search: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"candidate": candidate, "search": search}
+    whole = decide_hops(gait_problem(**options))
+    transitions = np.arange(0, len(whole.transitions), 7)
+    counts = count_neighbours(gait_problem(**options), transitions)
+    best = best_neighbours(gait_problem(**options), transitions)
+    for size in (100, 700, 10_000):
+        problem = gait_problem(shard_states=size, **options)
+        assert len(problem.shards) == -(-len(problem.of_rank) // size)
+        assert_same(decide_hops(problem), whole)
+        np.testing.assert_array_equal(count_neighbours(problem, transitions), counts)
+        np.testing.assert_array_equal(best_neighbours(problem, transitions), best)
+    saved = gait_problem(shard_states=700, folder=tmp_path / "problem", **options)
+    assert_same(decide_hops(saved), whole)
+
+
+def test_a_model_is_asked_in_blocks_whatever_is_decided_together() -> None:
+    class Fragile(Drift):
+        """Its last bits depend on what it is asked together, as a matrix product's may."""
+
+        def gaussian(self, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            mean, log_std = super().gaussian(states)
+            return mean + states.sum() * 1e-3, log_std
+
+    problem = gait_problem(log_density=Fragile())
+    whole = decide_hops(problem)
+    assert 0 < (whole.verdict == 0).sum() < len(whole.verdict)
+    numbers = np.random.default_rng(0).permutation(problem.n_transitions)
+    for part in np.array_split(numbers, 9):
+        np.testing.assert_array_equal(
+            decide_hops(problem, part).candidate, whole.candidate[part]
+        )
 
 
 def test_cells_may_be_arbitrary() -> None:
@@ -108,7 +150,7 @@ def test_cells_may_be_arbitrary() -> None:
     rng = np.random.default_rng(1)
     for n_cells in (3, 90):
         cells = build_cells(points, rng.integers(0, n_cells, len(points)))
-        assert_same(decide_hops(replace(problem, cells=cells)), whole)
+        assert_same(decide_hops(replace(problem, shards=(CellShard(0, cells),))), whole)
 
 
 @pytest.mark.parametrize("search", ["cells", "faiss-flat"])

@@ -13,13 +13,11 @@ import numpy as np
 
 from tskd_ray.data.trajectories import Origin, Trajectories, ranges
 from tskd_ray.errors import ConfigError, DataError
+from tskd_ray.stitching.densities import GaussianArrays, GaussianModel, LogDensity
 from tskd_ray.stitching.hops import HopDecisions, Verdict, count_neighbours, decide_hops
 from tskd_ray.stitching.problem import (
     Candidate,
-    GaussianArrays,
-    GaussianModel,
     HopProblem,
-    LogDensity,
     Metric,
     Search,
     hop_problem,

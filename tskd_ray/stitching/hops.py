@@ -3,7 +3,8 @@
 n transitions · M ensemble members · d dims
 
 The decision at a transition depends on that transition alone, so any set of them may be decided
-anywhere: `decide_hops` is a pure function of the problem and the transitions' numbers.
+anywhere: `search_shard` is a pure function of the problem, the shard and the transitions'
+numbers, and `decide_by_shards` joins its answers.
 """
 
 from __future__ import annotations
@@ -12,28 +13,21 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from tskd_ray.errors import DataError
-from tskd_ray.stitching.cells import Cells
 from tskd_ray.stitching.problem import HopProblem
-from tskd_ray.types import BoolArray, FloatArray, Int8Array, IntArray
+from tskd_ray.stitching.shards import CellShard, Shard, read_only
+from tskd_ray.types import BoolArray, Float64Array, FloatArray, Int8Array, IntArray
 
-if TYPE_CHECKING:
-    from tskd_ray.stitching.kernels import Gaussians, Queries, Space
-
-_T = TypeVar("_T")
-
-_CHUNK = 8_192
-"""Transitions decided at a time: bounds the memory of gathered densities and candidates."""
+PIECE = 16_384
+"""Transitions searched at a time: bounds the memory of their Gaussians and candidates."""
 
 _PAIRS = 65_536
 """Pairs of states per call of a density."""
-
-_FLAT_PAIRS = 2**24
-"""Pairs that one FAISS range search may return at most."""
 
 
 class Verdict(IntEnum):
@@ -65,6 +59,30 @@ class HopDecisions:
         )
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Found:
+    """What searches of shards have found for n transitions."""
+
+    rank: IntArray  # (n,) of the candidate, or `HopProblem.nothing`
+    better: BoolArray  # (n,) a better-valued neighbour was met, and so eq. 9 tested
+    near: BoolArray  # (n,) some neighbour was met; looked for only where none is better
+
+    @classmethod
+    def nothing(cls, n: int, problem: HopProblem) -> Found:
+        """Before any search."""
+        return cls(
+            rank=np.full(n, problem.nothing, dtype=np.int64),
+            better=np.zeros(n, dtype=np.bool_),
+            near=np.zeros(n, dtype=np.bool_),
+        )
+
+    def take_in(self, rows: IntArray, other: Found) -> None:
+        """Join the answers of another shard for some rows: lowest rank, any met."""
+        self.rank[rows] = np.minimum(self.rank[rows], other.rank)
+        self.better[rows] |= other.better
+        self.near[rows] |= other.near
+
+
 def decide_hops(
     problem: HopProblem, transitions: IntArray | None = None, *, threads: int = 1
 ) -> HopDecisions:
@@ -73,34 +91,65 @@ def decide_hops(
     Args:
         problem: The epoch's frozen snapshot.
         transitions: (n,) numbers, in any order; default all.
-        threads: Of the cell search. A callable density is called in this thread only.
+        threads: Of the search. A callable density is called in this thread only.
 
     Reference: docs/algorithm.md, D16 to D18.
     """
     if transitions is None:
         transitions = np.arange(problem.n_transitions, dtype=np.int64)
-    if not len(transitions) or not len(problem.of_rank):
-        return HopDecisions(
-            transitions=transitions,
-            candidate=np.full(len(transitions), -1, dtype=np.int64),
-            verdict=np.full(len(transitions), Verdict.NO_NEIGHBOUR, dtype=np.int8),
-        )
-    in_kernel = problem.cells is not None and problem.mean is not None
-    decide = (
-        _decide_in_kernel
-        if in_kernel and problem.candidate == "dynamics_first"
-        else _decide_in_rounds
+    return decide_by_shards(
+        problem, transitions, partial(search_shard, problem, threads=threads)
     )
-    if problem.log_density is not None:
-        threads = 1
-    parts = HopDecisions.join(_by_chunk(problem, transitions, decide, threads))
-    # `join` sorted by number; give back in the order asked for.
-    place = np.searchsorted(parts.transitions, transitions)
-    return HopDecisions(
-        transitions=transitions,
-        candidate=parts.candidate[place],
-        verdict=parts.verdict[place],
-    )
+
+
+def decide_by_shards(
+    problem: HopProblem, transitions: IntArray, search: Callable[[int, IntArray], Found]
+) -> HopDecisions:
+    """Ask shard after shard, best values first, about the transitions that are still open.
+
+    Args:
+        problem: The epoch's frozen snapshot.
+        transitions: (n,) numbers.
+        search: Of a shard's number and transitions; `search_shard`, here or on workers.
+    """
+    found = Found.nothing(len(transitions), problem)
+    threshold = problem.threshold[transitions]
+    for number, shard in enumerate(problem.shards):
+        settled = found.rank < problem.nothing
+        if problem.candidate == "best_value_first":
+            settled |= found.better  # the best one was tested, and refused
+        # Nothing better is here, and whether something else is near is known.
+        settled |= (threshold <= shard.first) & (found.better | found.near)
+        rows = np.flatnonzero(~settled)
+        if len(rows):
+            found.take_in(rows, search(number, transitions[rows]))
+    return _verdicts(problem, transitions, found)
+
+
+def _verdicts(problem: HopProblem, transitions: IntArray, found: Found) -> HopDecisions:
+    accepted = found.rank < problem.nothing
+    candidate = np.full(len(transitions), -1, dtype=np.int64)
+    candidate[accepted] = problem.of_rank[found.rank[accepted]]
+    verdict = np.full(len(transitions), Verdict.NO_NEIGHBOUR, dtype=np.int8)
+    verdict[found.near] = Verdict.NO_BETTER
+    verdict[found.better] = Verdict.DYNAMICS
+    verdict[accepted] = Verdict.ACCEPTED
+    return HopDecisions(transitions=transitions, candidate=candidate, verdict=verdict)
+
+
+def search_shard(
+    problem: HopProblem, number: int, transitions: IntArray, *, threads: int = 1
+) -> Found:
+    """What shard `number` has for each of the transitions; (n,) numbers in any order."""
+    shard = problem.shards[number]
+
+    def search(chunk: IntArray) -> Found:
+        return _search_piece(problem, shard, chunk)
+
+    found = Found.nothing(len(transitions), problem)
+    for rows, part in _by_piece(problem, shard, transitions, search, threads):
+        found.take_in(rows, part)
+    return found
 
 
 def best_neighbours(
@@ -108,33 +157,21 @@ def best_neighbours(
 ) -> IntArray:
     """The best of the better-valued states near each s', eq. 9 aside; (n,), -1 for none.
 
-    What `candidate: best_value_first` then tests; transitions must be distinct.
+    What `candidate: best_value_first` then tests.
     """
+    best = np.full(len(transitions), problem.nothing, dtype=np.int64)
+    for shard in problem.shards:
 
-    def search(problem: HopProblem, chunk: IntArray) -> tuple[IntArray, IntArray]:
-        return chunk, _next_candidates(problem, chunk, _no_floor(chunk), 1)[:, 0]
+        def search(chunk: IntArray, shard: Shard = shard) -> IntArray:
+            return shard.lowest(problem, chunk, _no_floor(chunk), 1)[:, 0]
 
-    best = np.full(problem.n_transitions, -1, dtype=np.int64)
-    if len(problem.of_rank):
-        for chunk, rank in _by_chunk(problem, transitions, search, threads):
-            found = rank < len(problem.rank)
-            best[chunk[found]] = problem.of_rank[rank[found]]
-    return best[transitions]
-
-
-def _by_chunk(
-    problem: HopProblem,
-    transitions: IntArray,
-    function: Callable[[HopProblem, IntArray], _T],
-    threads: int,
-) -> list[_T]:
-    """`function` of chunks of the transitions, near ones together, on `threads` threads."""
-    order = np.argsort(_cell_of(problem, transitions), kind="stable")
-    chunks = [transitions[order[i : i + _CHUNK]] for i in range(0, len(order), _CHUNK)]
-    if threads == 1:
-        return [function(problem, chunk) for chunk in chunks]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(lambda chunk: function(problem, chunk), chunks))
+        open_rows = np.flatnonzero(best == problem.nothing)
+        for rows, rank in _by_piece(problem, shard, transitions[open_rows], search, threads):
+            best[open_rows[rows]] = rank
+    found = best < problem.nothing
+    best[found] = problem.of_rank[best[found]]
+    best[~found] = -1
+    return best
 
 
 def count_neighbours(
@@ -147,189 +184,133 @@ def count_neighbours(
         transitions: (n,) numbers; keep them few, a full count costs the whole neighbourhood.
         most: Stop counting a neighbourhood there.
     """
+    most = len(problem.rank) if most is None else most
     count = np.zeros(len(transitions), dtype=np.int64)
-    if not len(problem.of_rank) or not len(transitions):
-        return count
-    most = problem.n_transitions + len(problem.rank) if most is None else most
-    if problem.cells is None:
-        for rows, ranks in _flat_neighbours(problem, transitions):
-            row_count = np.bincount(ranks[:, 0], minlength=len(rows))
-            count[rows] = np.minimum(row_count, most)
-        return count
-    from tskd_ray.stitching import kernels
+    for shard in problem.shards:
 
-    order = np.argsort(_cell_of(problem, transitions), kind="stable")
-    arrival = problem.source[transitions[order]] + 1
-    counted = np.zeros(len(transitions), dtype=np.int64)
-    queries = _queries(problem, transitions[order], floor=problem.rank[arrival])
-    kernels.count_in_cells(queries, most, *_space_and_cells(problem), counted)
-    count[order] = counted
+        def search(chunk: IntArray, shard: Shard = shard) -> IntArray:
+            return shard.count(problem, chunk, most)
+
+        for rows, part in _by_piece(problem, shard, transitions, search, 1):
+            count[rows] = np.minimum(count[rows] + part, most)
     return count
 
 
-def _decide_in_kernel(problem: HopProblem, chunk: IntArray) -> HopDecisions:
-    """Gaussian densities over cells: eq. 9 is a predicate inside the compiled search."""
-    found, tested = _search_cells(problem, chunk, _no_floor(chunk), 1, test_dynamics=True)
-    return _verdicts(problem, chunk, found[:, 0], tested)
+def _by_piece(
+    problem: HopProblem,
+    shard: Shard,
+    transitions: IntArray,
+    function: Callable[[IntArray], Any],
+    threads: int,
+) -> list[tuple[IntArray, Any]]:
+    """`function` of pieces of the transitions, with the rows that each piece answers.
+
+    A piece is of consecutive transitions, whose Gaussians come together, put into an order in
+    which the search finds its data in the cache.
+    """
+    by_number = np.argsort(transitions, kind="stable")
+
+    def piece(start: int) -> tuple[IntArray, Any]:
+        rows = by_number[start : start + PIECE]
+        rows = rows[shard.nearest_first(problem, transitions[rows])]
+        return rows, function(transitions[rows])
+
+    starts = range(0, len(transitions), PIECE)
+    if threads == 1 or len(starts) == 1 or problem.log_density is not None:
+        return [piece(start) for start in starts]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(piece, starts))
 
 
-def _decide_in_rounds(problem: HopProblem, chunk: IntArray) -> HopDecisions:
+def _search_piece(problem: HopProblem, shard: Shard, chunk: IntArray) -> Found:
+    gaussians = problem.gaussians
+    if (
+        problem.candidate == "dynamics_first"
+        and isinstance(shard, CellShard)
+        and gaussians is not None
+    ):
+        # eq. 9 is a predicate inside the compiled search
+        rank, better = shard.lowest_plausible(problem, chunk, gaussians.at(chunk))
+    else:
+        rank, better = _search_in_rounds(problem, shard, chunk)
+    near = np.zeros(len(chunk), dtype=np.bool_)
+    alone = np.flatnonzero(~better)
+    near[alone] = shard.count(problem, chunk[alone], 1) > 0
+    return Found(rank=rank, better=better, near=near)
+
+
+def _search_in_rounds(
+    problem: HopProblem, shard: Shard, chunk: IntArray
+) -> tuple[IntArray, BoolArray]:
     """Candidates in the order of their rank, tested outside the search until one passes."""
-    nothing = len(problem.rank)
-    best = np.full(len(chunk), nothing, dtype=np.int64)
+    best = np.full(len(chunk), problem.nothing, dtype=np.int64)
     met = np.zeros(len(chunk), dtype=np.bool_)
     floor = _no_floor(chunk)
     active, k = np.arange(len(chunk)), 1
-    required = None
+    test: _Test | None = None
     while len(active):
-        found = _next_candidates(problem, chunk[active], floor[active], k)
-        met[active] |= found[:, 0] < nothing
-        rows, columns = np.nonzero(found < nothing)
+        found = shard.lowest(problem, chunk[active], floor[active], k)
+        met[active] |= found[:, 0] < problem.nothing
+        rows, columns = np.nonzero(found < problem.nothing)
         ranks = found[rows, columns]
-        if problem.log_density is not None and required is None:
-            required = _mean_log_density(problem, chunk)
-        passed = _passes(
-            problem,
-            chunk[active[rows]],
-            problem.of_rank[ranks],
-            None if required is None else required[active[rows]],
-        )
-        np.minimum.at(best, active[rows[passed]], ranks[passed])
+        if len(rows):
+            test = test or _Test(problem, chunk)
+            passed = test(active[rows], problem.of_rank[ranks])
+            np.minimum.at(best, active[rows[passed]], ranks[passed])
         if problem.candidate == "best_value_first":
             break
-        going_on = (best[active] == nothing) & (found[:, -1] < nothing)
+        going_on = (best[active] == problem.nothing) & (found[:, -1] < problem.nothing)
         floor[active] = found[:, -1]
         active = active[going_on]
         k = min(4 * k, 256)
-    return _verdicts(problem, chunk, best, met)
+    return best, met
 
 
-def _verdicts(
-    problem: HopProblem, chunk: IntArray, best: IntArray, better: BoolArray
-) -> HopDecisions:
-    """Name the test that refused; only where nothing better was met is more to look up."""
-    accepted = best < len(problem.rank)
-    candidate = np.full(len(chunk), -1, dtype=np.int64)
-    candidate[accepted] = problem.of_rank[best[accepted]]
-    verdict = np.full(len(chunk), Verdict.DYNAMICS, dtype=np.int8)
-    verdict[accepted] = Verdict.ACCEPTED
-    none_better = np.flatnonzero(~better)
-    alone = count_neighbours(problem, chunk[none_better], most=1) == 0
-    verdict[none_better] = np.where(alone, Verdict.NO_NEIGHBOUR, Verdict.NO_BETTER)
-    return HopDecisions(transitions=chunk, candidate=candidate, verdict=verdict)
+class _Test:
+    """Eq. 9 for pairs of a transition of the chunk and a candidate state."""
 
-
-def _next_candidates(problem: HopProblem, chunk: IntArray, floor: IntArray, k: int) -> IntArray:
-    """The k lowest ranks above `floor` of better states near each s', (n, k)."""
-    if problem.cells is not None:
-        return _search_cells(problem, chunk, floor, k, test_dynamics=False)[0]
-    nothing = len(problem.rank)
-    found = np.full((len(chunk), k), nothing, dtype=np.int64)
-    for rows, pairs in _flat_neighbours(problem, chunk):
-        row, rank = pairs[:, 0], pairs[:, 1]
-        wanted = (rank > floor[rows[row]]) & (rank < problem.threshold[chunk[rows[row]]])
-        row, rank = row[wanted], rank[wanted]
-        order = np.lexsort((rank, row))
-        row, rank = row[order], rank[order]
-        place = np.arange(len(row)) - np.searchsorted(row, row)
-        first = place < k
-        found[rows[row[first]], place[first]] = rank[first]
-    return found
-
-
-def _flat_neighbours(problem: HopProblem, chunk: IntArray) -> Any:
-    """Per block of rows: those rows, and pairs (row in the block, rank) within the radius."""
-    block = max(1, _FLAT_PAIRS // len(problem.of_rank))
-    known = np.flatnonzero(np.isfinite(problem.points[problem.source[chunk] + 1]).all(axis=1))
-    for first in range(0, len(known), block):
-        rows = known[first : first + block]
-        queries = problem.points[problem.source[chunk[rows]] + 1]
-        lims, ranks = problem.flat_index.within(queries, problem.radius)
-        row = np.repeat(np.arange(len(rows)), np.diff(lims))
-        squared = np.zeros(len(row))
-        states = problem.of_rank[ranks]
-        for k in range(queries.shape[1]):  # the order of the sum is part of the result
-            difference = problem.points[states, k].astype(np.float64) - queries[row, k]
-            squared += difference * difference
-        source = problem.source[chunk[rows[row]]]
-        others = (squared <= problem.limit) & (states != source) & (states != source + 1)
-        yield rows, np.stack([row[others], ranks[others]], axis=1)
-
-
-def _search_cells(
-    problem: HopProblem, chunk: IntArray, floor: IntArray, k: int, *, test_dynamics: bool
-) -> tuple[IntArray, BoolArray]:
-    """The k lowest admissible ranks, (n, k), and whether eq. 9 was tested at all, (n,)."""
-    from tskd_ray.stitching import kernels
-
-    found = np.empty((len(chunk), k), dtype=np.int64)
-    tested = np.zeros(len(chunk), dtype=np.bool_)
-    queries = _queries(problem, chunk, floor)
-    gaussians = _gaussians(problem, chunk if test_dynamics else None)
-    kernels.best_in_cells(queries, *_space_and_cells(problem), gaussians, found, tested)
-    return found, tested
-
-
-def _queries(problem: HopProblem, chunk: IntArray, floor: IntArray) -> Queries:
-    from tskd_ray.stitching.kernels import Queries
-
-    source = problem.source[chunk]
-    return Queries(
-        arrival=source + 1,
-        cell=_cell_of(problem, chunk),
-        floor=floor,
-        stop=problem.threshold[chunk],
-        own=problem.rank[source],
-    )
-
-
-def _space_and_cells(problem: HopProblem) -> tuple[Space, Cells]:
-    """The kernels' view of a problem.
-
-    Read-only, so that mapped and plain arrays are one type, compiled for once.
-    """
-    from tskd_ray.stitching.kernels import Space
-
-    assert problem.cells is not None
-    space = Space(
-        *map(_read_only, (problem.points, problem.states, problem.of_rank)),
-        limit=problem.limit,
-        radius=problem.radius,
-    )
-    return space, Cells(*map(_read_only, problem.cells))
-
-
-def _passes(
-    problem: HopProblem, chunk: IntArray, candidate: IntArray, required: FloatArray | None
-) -> BoolArray:
-    """Eq. 9 for each pair of a transition and a candidate state, (n,)."""
-    passed = np.zeros(len(chunk), dtype=np.bool_)
-    for i in range(0, len(chunk), _PAIRS):
-        part = slice(i, i + _PAIRS)
-        source = problem.source[chunk[part]]
-        if required is not None:
-            log_p = _call_density(problem, source, candidate[part])
-            # A NaN compares false and so refuses (D17); np.min passes it on.
-            passed[part] = log_p.min(axis=0) >= required[part]
+    def __init__(self, problem: HopProblem, chunk: IntArray) -> None:
+        self.problem, self.source = problem, problem.source[chunk]
+        self.gaussians: tuple[Float64Array, Float64Array] | None = None
+        if problem.gaussians is not None:
+            self.gaussians = problem.gaussians.at(chunk)
         else:
-            from tskd_ray.stitching import kernels
+            self.required = _mean_log_density(problem, self.source)
 
-            kernels.plausible_pairs(
-                _read_only(problem.states),
-                source + 1,
-                candidate[part],
-                _gaussians(problem, chunk[part]),
-                passed[part],
-            )
-    return passed
+    def __call__(self, rows: IntArray, candidate: IntArray) -> BoolArray:
+        """Whether each pair (row of the chunk, candidate state) passes, (p,)."""
+        passed = np.zeros(len(rows), dtype=np.bool_)
+        for start in range(0, len(rows), _PAIRS):
+            part = slice(start, start + _PAIRS)
+            passed[part] = self._pass(rows[part], candidate[part])
+        return passed
+
+    def _pass(self, rows: IntArray, candidate: IntArray) -> BoolArray:
+        if self.gaussians is None:
+            log_p = _call_density(self.problem, self.source[rows], candidate)
+            # A NaN compares false and so refuses (D17); np.min passes it on.
+            return log_p.min(axis=0) >= self.required[rows]
+        from tskd_ray.stitching import kernels
+
+        passed = np.zeros(len(rows), dtype=np.bool_)
+        kernels.plausible_pairs(
+            read_only(self.problem.states),
+            self.source[rows] + 1,
+            candidate,
+            kernels.Gaussians(
+                *(np.ascontiguousarray(part[:, rows]) for part in self.gaussians)
+            ),
+            passed,
+        )
+        return passed
 
 
-def _mean_log_density(problem: HopProblem, chunk: IntArray) -> FloatArray:
+def _mean_log_density(problem: HopProblem, source: IntArray) -> FloatArray:
     """Right side of eq. 9, log mean_m p_m(s' | s), (n,); exact for equal densities (D13)."""
-    required = np.empty(len(chunk))
-    for i in range(0, len(chunk), _PAIRS):
-        source = problem.source[chunk[i : i + _PAIRS]]
-        log_p = _call_density(problem, source, source + 1)
+    required = np.empty(len(source))
+    for i in range(0, len(source), _PAIRS):
+        part = source[i : i + _PAIRS]
+        log_p = _call_density(problem, part, part + 1)
         largest = log_p.max(axis=0)
         with np.errstate(invalid="ignore"):  # infinite ones are set right below
             spread = np.log(np.exp(log_p - largest).mean(axis=0))
@@ -348,35 +329,5 @@ def _call_density(problem: HopProblem, source: IntArray, arrival: IntArray) -> F
     return log_p.astype(np.float64)
 
 
-def _gaussians(problem: HopProblem, chunk: IntArray | None) -> Gaussians:
-    """The predictions for the chunk's transitions in float64, none for None."""
-    from tskd_ray.stitching.kernels import Gaussians
-
-    if chunk is None or problem.mean is None or problem.log_std is None:
-        empty = np.zeros((0, 0, problem.states.shape[1]))
-        return Gaussians(empty, empty)
-    return Gaussians(
-        np.ascontiguousarray(problem.mean[:, chunk], dtype=np.float64),
-        np.ascontiguousarray(problem.log_std[:, chunk], dtype=np.float64),
-    )
-
-
-def _cell_of(problem: HopProblem, transitions: IntArray) -> IntArray:
-    """Cell of each s', (n,); -1 if it is no candidate itself or there are no cells."""
-    if problem.cells is None:
-        return np.full(len(transitions), -1, dtype=np.int64)
-    rank = problem.rank[problem.source[transitions] + 1]
-    known = rank < len(problem.of_rank)
-    cell = np.full(len(transitions), -1, dtype=np.int64)
-    cell[known] = problem.cells.of_rank[rank[known]]
-    return cell
-
-
 def _no_floor(chunk: IntArray) -> IntArray:
     return np.full(len(chunk), -1, dtype=np.int64)
-
-
-def _read_only(array: Any) -> Any:
-    view = np.asarray(array).view()
-    view.flags.writeable = False
-    return view

@@ -1,6 +1,6 @@
 """`HopProblem`: all that the decisions of one stitching epoch look at, frozen as arrays.
 
-S states · N transitions · F candidate states · M ensemble members · d dims
+S states · N transitions · F candidate states · d dims
 
 Transition t leaves state `source[t]` = s and arrives at the next one, s'. A problem can be
 saved as a folder of .npy files, which the workers of a node map into memory and share.
@@ -10,20 +10,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args, runtime_checkable
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.errors import ConfigError, DataError, StorageError
-from tskd_ray.stitching.cells import Cells, build_cells, default_cells
+from tskd_ray.stitching.densities import (
+    GaussianArrays,
+    GaussianModel,
+    Gaussians,
+    LogDensity,
+    gaussians_of,
+    open_gaussians,
+)
+from tskd_ray.stitching.shards import (
+    SearchName,
+    Shard,
+    build_shard,
+    mapped,
+    open_shard,
+    save_shard,
+)
 from tskd_ray.types import Float64Array, FloatArray, IntArray
-
-if TYPE_CHECKING:
-    from tskd_ray.stitching.index import FlatIndex
 
 Candidate = Literal["dynamics_first", "best_value_first"]
 Metric = Literal["raw", "standardized"]
@@ -32,40 +44,8 @@ Search = Literal["auto", "cells", "faiss-flat"]
 BLOCK = 16_384
 """Rows per call of a model. Part of the result: batch size moves a network's last bits."""
 
-_FORMAT = 1
-_ARRAYS = ("states", "points", "rank", "of_rank", "threshold", "source", "mean", "log_std")
-
-
-class LogDensity(Protocol):
-    """How likely each ensemble member finds a next state."""
-
-    def __call__(self, states: FloatArray, next_states: FloatArray, /) -> FloatArray:
-        """Log p_m(s' | s), (M, n), for n pairs of rows (n, d)."""
-        raise NotImplementedError
-
-
-@runtime_checkable
-class GaussianModel(Protocol):
-    """A Gaussian ensemble that predicts the next state."""
-
-    def gaussian(self, states: FloatArray, /) -> tuple[FloatArray, FloatArray]:
-        """Mean and log standard deviation, (M, n, d) each, in raw state units."""
-        raise NotImplementedError
-
-
-@runtime_checkable
-class GaussianArrays(Protocol):
-    """The same, already evaluated at the source state of every step, in step order."""
-
-    @property
-    def mean(self) -> FloatArray:
-        """(M, N, d), raw state units."""
-        raise NotImplementedError
-
-    @property
-    def log_std(self) -> FloatArray:
-        """(M, N, d)."""
-        raise NotImplementedError
+_FORMAT = 2
+_ARRAYS = ("states", "points", "rank", "of_rank", "threshold", "source")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,10 +58,9 @@ class HopProblem:
     of_rank: IntArray  # (F,) the state of each rank
     threshold: IntArray  # (N,) ranks below it are of strictly better states than s'
     source: IntArray  # (N,) state number s that the transition leaves; s' is the next
-    mean: FloatArray | None = None  # (M, N, d) of a Gaussian ensemble at s
-    log_std: FloatArray | None = None  # (M, N, d)
-    log_density: LogDensity | None = None  # instead of mean and log_std; cannot be saved
-    cells: Cells | None = None  # None: search by FAISS
+    gaussians: Gaussians | None = None  # of the ensemble at s
+    log_density: LogDensity | None = None  # instead of Gaussians; cannot be saved
+    shards: tuple[Shard, ...]  # of the candidates, best ranks first
     radius: float
     candidate: Candidate = "dynamics_first"
     metric: Metric = "raw"
@@ -91,8 +70,9 @@ class HopProblem:
         return len(self.source)
 
     @property
-    def search(self) -> Search:
-        return "faiss-flat" if self.cells is None else "cells"
+    def nothing(self) -> int:
+        """Stands for a rank where there is none: above all of them."""
+        return len(self.rank)
 
     @cached_property
     def limit(self) -> float:
@@ -102,39 +82,32 @@ class HopProblem:
             limit = float(np.nextafter(limit, np.inf))
         return limit
 
-    @cached_property
-    def flat_index(self) -> FlatIndex:
-        """FAISS index of the candidates, whose numbers there are their ranks."""
-        from tskd_ray.stitching.index import FlatIndex
-
-        return FlatIndex(self.points[self.of_rank])
-
     def save(self, folder: Path) -> None:
-        """Write the problem as .npy files and one JSON file into `folder`.
+        """Write the problem as .npy files and JSON into `folder`, shards in folders of theirs.
 
         Raises:
             ConfigError: If the densities come from a callable, which no other process can call.
         """
-        if self.log_density is not None:
+        self.save_arrays(folder)
+        for number, shard in enumerate(self.shards):
+            save_shard(shard, folder / f"shard-{number}")
+
+    def save_arrays(self, folder: Path) -> None:
+        """`save` without the shards."""
+        if self.gaussians is None:
             raise ConfigError(
                 "Only a problem with a Gaussian ensemble can be saved for workers. Got a "
                 "log_density callable. Pass an object with gaussian(S) or mean/log_std."
             )
         folder.mkdir(parents=True, exist_ok=True)
         for name in _ARRAYS:
-            array = getattr(self, name)
-            if array is not None:
-                np.save(folder / f"{name}.npy", array)
-        if self.cells is not None:
-            for name, array in self.cells._asdict().items():
-                np.save(folder / f"cells_{name}.npy", array)
+            np.save(folder / f"{name}.npy", getattr(self, name))
+        self.gaussians.save(folder)
         settings = {
             "format": _FORMAT,
             "radius": self.radius,
             "candidate": self.candidate,
             "metric": self.metric,
-            "gaussian": self.mean is not None,
-            "cells": self.cells is not None,
         }
         (folder / "problem.json").write_text(json.dumps(settings, indent=1))
 
@@ -149,22 +122,19 @@ class HopProblem:
             settings = json.loads((folder / "problem.json").read_text())
             if settings["format"] != _FORMAT:
                 raise ValueError(f"format {settings['format']}, want {_FORMAT}")
-            names = [
-                name for name in _ARRAYS if settings["gaussian"] or name not in _ARRAYS[-2:]
-            ]
-            arrays = {name: _mapped(folder / f"{name}.npy") for name in names}
-            cells = None
-            if settings["cells"]:
-                parts = {name: _mapped(folder / f"cells_{name}.npy") for name in Cells._fields}
-                cells = Cells(**parts)
-        except (OSError, ValueError, KeyError) as error:
+            arrays = {name: mapped(folder / f"{name}.npy") for name in _ARRAYS}
+            gaussians = open_gaussians(folder, arrays["states"], arrays["source"])
+            n_shards = len(list(folder.glob("shard-*")))
+            shards = tuple(open_shard(folder / f"shard-{i}") for i in range(n_shards))
+        except (OSError, ValueError, KeyError, DataError) as error:
             raise StorageError(
                 f"A saved hop problem is a folder of .npy files and problem.json. {folder} is "
                 f"not readable as one ({error}). Make it again."
             ) from error
         return cls(
             **arrays,
-            cells=cells,
+            gaussians=gaussians,
+            shards=shards,
             radius=settings["radius"],
             candidate=settings["candidate"],
             metric=settings["metric"],
@@ -181,8 +151,10 @@ def hop_problem(
     metric: Metric = "raw",
     search: Search = "auto",
     n_cells: int | None = None,
+    shard_states: int | None = None,
+    folder: Path | None = None,
 ) -> HopProblem:
-    """Evaluate the models on D' once and build the search structure.
+    """Evaluate V on D' once and build the search structure.
 
     Args:
         trajectories: D', recorded episodes first, then generated ones.
@@ -193,7 +165,10 @@ def hop_problem(
         metric: "raw" (eq. 11), or "standardized": each dimension divided by its deviation
             over the states of D' (D19).
         search: Backend; all are exact and agree. "auto" is "cells".
-        n_cells: Of the cell search; default about 4·√F.
+        n_cells: Of the cell search, per shard; default by the number of states.
+        shard_states: Candidates per shard at most; default: one shard.
+        folder: Save the problem there while it is built, one shard in memory at a time, and
+            return it mapped.
 
     Raises:
         ConfigError: If an option has no such value, or the radius is negative or not finite.
@@ -209,34 +184,41 @@ def hop_problem(
             f"radius must be a finite number, at least 0. Got {radius}. "
             "Choose one with suggest_radius."
         )
-    states = trajectories.observations
+    gaussians = gaussians_of(trajectories, log_density)
+    states = np.ascontiguousarray(trajectories.observations)
     finite = np.isfinite(states).all(axis=1)
-    points = np.ascontiguousarray(states)
+    points = states
     if metric == "standardized":
         points = points / deviations(states[finite])
     values = _values(trajectories, value)
     rank, of_rank, better = _ranks(values, finite)
     source = trajectories.step_state
-    threshold = better[source + 1]
-    mean, log_std, call = _densities(trajectories, log_density)
-    cells = None
-    if search != "faiss-flat" and len(of_rank):
-        cells = _cells(points[of_rank], n_cells)
-    return HopProblem(
-        states=np.ascontiguousarray(states),
+    problem = HopProblem(
+        states=states,
         points=points,
         rank=rank,
         of_rank=of_rank,
-        threshold=threshold,
+        threshold=better[source + 1],
         source=source,
-        mean=mean,
-        log_std=log_std,
-        log_density=call,
-        cells=cells,
+        gaussians=gaussians,
+        log_density=None if gaussians is not None else cast(LogDensity, log_density),
+        shards=(),
         radius=float(radius),
         candidate=candidate,
         metric=metric,
     )
+    name: SearchName = "cells" if search == "auto" else search
+    size = shard_states or max(1, len(of_rank))
+    built = (
+        build_shard(name, points[of_rank[first : first + size]], first, n_cells)
+        for first in range(0, len(of_rank), size)
+    )
+    if folder is None:
+        return replace(problem, shards=tuple(built))
+    problem.save_arrays(folder)
+    for number, shard in enumerate(built):
+        save_shard(shard, folder / f"shard-{number}")
+    return HopProblem.open(folder)
 
 
 def in_blocks(function: Callable[..., FloatArray], *columns: FloatArray) -> FloatArray:
@@ -283,53 +265,6 @@ def deviations(states: FloatArray) -> Float64Array:
     return np.where(deviations > 0, deviations, 1.0)
 
 
-def _cells(points: FloatArray, n_cells: int | None) -> Cells:
-    n = min(n_cells or default_cells(len(points)), len(points))
-    if n == 1:
-        return build_cells(points, np.zeros(len(points), dtype=np.int64))
-    from tskd_ray.stitching.index import assign_cells
-
-    return build_cells(points, assign_cells(points, n))
-
-
-def _densities(
-    trajectories: Trajectories, log_density: LogDensity | GaussianModel | GaussianArrays
-) -> tuple[FloatArray | None, FloatArray | None, LogDensity | None]:
-    """Mean, log deviation and callable: either the first two or the last is given."""
-    if isinstance(log_density, GaussianArrays):
-        mean, log_std = np.asarray(log_density.mean), np.asarray(log_density.log_std)
-    elif isinstance(log_density, GaussianModel):
-        sources = trajectories.observations[trajectories.step_state]
-        blocks = [
-            log_density.gaussian(sources[i : i + BLOCK]) for i in range(0, len(sources), BLOCK)
-        ]
-        mean = np.concatenate([np.asarray(block[0]) for block in blocks], axis=1)
-        log_std = np.concatenate([np.asarray(block[1]) for block in blocks], axis=1)
-    elif callable(log_density):
-        return None, None, log_density
-    else:
-        raise ConfigError(
-            "log_density must be a callable (S, S2) -> (M, n), an object with gaussian(S), or "
-            f"one with mean and log_std. Got {type(log_density).__name__}."
-        )
-    shape = (trajectories.n_steps, trajectories.observation_dim)
-    if (
-        mean.ndim != 3
-        or mean.shape[0] < 1
-        or mean.shape[1:] != shape
-        or log_std.shape != mean.shape
-    ):
-        raise DataError(
-            "mean and log_std of the dynamics must be shaped (members, steps, state dims), "
-            f"here (M, {shape[0]}, {shape[1]}). Got {mean.shape} and {log_std.shape}."
-        )
-    return mean, log_std, None
-
-
 def _check_option(name: str, got: str, options: Any) -> None:
     if got not in get_args(options):
         raise ConfigError(f"{name} must be one of {', '.join(get_args(options))}. Got {got!r}.")
-
-
-def _mapped(path: Path) -> Any:
-    return cast(Any, np.asarray(np.load(path, mmap_mode="r")))
