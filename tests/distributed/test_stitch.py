@@ -21,7 +21,7 @@ from tskd_ray.stitching.hops import HopDecisions, decide_hops
 from tskd_ray.stitching.problem import HopProblem, hop_problem
 
 LOCAL = ComputeConfig(mode="local")
-DECIDER = stitch._Decider  # before a test replaces it
+SEARCHER = stitch._Searcher  # before a test replaces it
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -39,8 +39,7 @@ class NearIsLikely:
         return mean, np.zeros_like(mean)
 
 
-@pytest.fixture(scope="module")
-def problem(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, HopProblem]:
+def small_problem(**options: Any) -> HopProblem:
     rng = np.random.default_rng(0)
     episodes = [
         {
@@ -51,29 +50,35 @@ def problem(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, HopProblem]
         }
         for length in rng.integers(1, 30, 40)
     ]
-    made = hop_problem(
+    return hop_problem(
         Trajectories.from_episodes(episodes),
         value=lambda states: states[:, 0],
         log_density=NearIsLikely(),
         radius=0.7,
+        **options,
     )
+
+
+@pytest.fixture(scope="module")
+def problem(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, HopProblem]:
+    made = small_problem()
     folder = tmp_path_factory.mktemp("problem")
     made.save(folder)
     return folder, made
 
 
-class DiesOnce(DECIDER):  # type: ignore[misc, valid-type]
-    """Its process is killed in the middle of the second range, once."""
+class DiesOnce(SEARCHER):  # type: ignore[misc, valid-type]
+    """Its process is killed in the middle of the second block, once."""
 
     def __call__(self, batch: dict[str, Any]) -> Any:
         sign = self._folder / "killed"
-        if batch["start"][0] and not sign.exists():
+        if batch["row"][0] and not sign.exists():
             sign.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return super().__call__(batch)
 
 
-class DiesAlways(DECIDER):  # type: ignore[misc, valid-type]
+class DiesAlways(SEARCHER):  # type: ignore[misc, valid-type]
     def __call__(self, batch: dict[str, Any]) -> Any:
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -90,7 +95,6 @@ def test_ranges_do_not_change_decisions(problem: tuple[Path, HopProblem]) -> Non
     told: list[tuple[int, int]] = []
     decided, elsewhere = decide_hops_distributed(
         folder,
-        made.n_transitions,
         LOCAL,
         block=100,
         progress=lambda done, total, **_: told.append((done, total)),
@@ -102,16 +106,32 @@ def test_ranges_do_not_change_decisions(problem: tuple[Path, HopProblem]) -> Non
 
 
 def test_no_transitions_no_decisions(problem: tuple[Path, HopProblem]) -> None:
+    none = np.zeros(0, dtype=np.int64)
     for compute in (LOCAL, ComputeConfig()):
-        assert len(decide_hops_distributed(problem[0], 0, compute)[0].transitions) == 0
+        decided, _ = decide_hops_distributed(problem[0], compute, transitions=none)
+        assert len(decided.transitions) == 0
 
 
-def test_missing_and_double_rows_are_refused(problem: tuple[Path, HopProblem]) -> None:
-    some = decide_hops(problem[1], np.arange(3))
+def test_missing_and_double_rows_are_refused() -> None:
+    stitch._check_complete(np.ones(3, dtype=np.int64))
     with pytest.raises(StageError, match=r"decided exactly once\. Got 3 decisions for 3"):
-        stitch._join([some], 4)
+        stitch._check_complete(np.array([1, 1, 1, 0]))
     with pytest.raises(StageError, match=r"decided exactly once\. Got 6 decisions for 3"):
-        stitch._join([some, some], 3)
+        stitch._check_complete(np.array([2, 2, 2]))
+
+
+@pytest.mark.parametrize("mode", ["local", pytest.param("ray", marks=pytest.mark.ray)])
+def test_shards_and_subsets_are_decided_the_same(
+    problem: tuple[Path, HopProblem], mode: str, request: Any, tmp_path: Path
+) -> None:
+    compute = request.getfixturevalue("three_workers") if mode == "ray" else LOCAL
+    sharded = small_problem(shard_states=150, folder=tmp_path / "problem")
+    assert len(sharded.shards) > 3
+    some = np.random.default_rng(0).permutation(sharded.n_transitions)[:200]
+    decided, _ = decide_hops_distributed(
+        tmp_path / "problem", compute, transitions=some, block=64
+    )
+    assert arrays(decided) == arrays(decide_hops(problem[1], some))
 
 
 @pytest.mark.ray
@@ -122,9 +142,8 @@ def test_same_decisions_on_ray_with_killed_workers(
 ) -> None:
     folder, made = problem
     expected = arrays(decide_hops(made))
-    monkeypatch.setattr(stitch, "_Decider", DiesOnce)
-    n = made.n_transitions
-    decided, cpu_seconds = decide_hops_distributed(folder, n, three_workers, block=50)
+    monkeypatch.setattr(stitch, "_Searcher", DiesOnce)
+    decided, cpu_seconds = decide_hops_distributed(folder, three_workers, block=50)
     assert arrays(decided) == expected
     assert cpu_seconds > 0
     assert (folder / "killed").exists()
@@ -137,9 +156,9 @@ def test_a_range_that_kills_every_worker_ends_the_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     one = three_workers.model_copy(update={"workers": 1, "max_attempts": 2})
-    monkeypatch.setattr(stitch, "_Decider", DiesAlways)
+    monkeypatch.setattr(stitch, "_Searcher", DiesAlways)
     with pytest.raises(StageError, match="lost workers in the hop decisions"):
-        decide_hops_distributed(problem[0], 10, one)
+        decide_hops_distributed(problem[0], one)
 
 
 @pytest.mark.parametrize("mode", ["local", pytest.param("ray", marks=pytest.mark.ray)])
@@ -148,4 +167,4 @@ def test_an_unreadable_problem_is_told_as_it_is(
 ) -> None:
     compute = request.getfixturevalue("three_workers") if mode == "ray" else LOCAL
     with pytest.raises(StorageError, match="is not readable as one"):
-        decide_hops_distributed(tmp_path, 10, compute)
+        decide_hops_distributed(tmp_path, compute)

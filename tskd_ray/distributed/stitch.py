@@ -1,8 +1,8 @@
-"""Hop decisions through Ray Data: ranges of transitions over actors that map the problem.
+"""Hop decisions through Ray Data: blocks of transitions over actors that map the problem.
 
 The search index is replicated (mapped read-only, shared by the workers of a node) and the
 queries are partitioned (docs/algorithm.md). Ray Data keeps no order, so every row carries its
-transition's number and the driver sorts.
+place and the driver puts it there.
 """
 
 from __future__ import annotations
@@ -24,27 +24,28 @@ from tskd_ray.distributed.outcome import Failure, outcome, raise_failure
 from tskd_ray.distributed.session import cluster_nodes, pool_size
 from tskd_ray.errors import StageError
 from tskd_ray.progress import Progress, silent
-from tskd_ray.stitching.hops import HopDecisions, decide_hops
+from tskd_ray.stitching.hops import PIECE, Found, HopDecisions, decide_by_shards, search_shard
 from tskd_ray.stitching.problem import HopProblem
-
-_BLOCK = 8192
-"""Transitions per call: a fraction of a second, against milliseconds of overhead."""
+from tskd_ray.types import IntArray
 
 
 def decide_hops_distributed(
     problem_folder: Path,
-    n_transitions: int,
     compute: ComputeConfig,
     *,
-    block: int = _BLOCK,
+    transitions: IntArray | None = None,
+    block: int = PIECE,
     progress: Progress = silent,
 ) -> tuple[HopDecisions, float]:
-    """Decide every transition of a saved problem; `decide_hops` in process if mode is local.
+    """Decide transitions of a saved problem; `decide_hops` in process if mode is local.
+
+    Each shard is a pass over the transitions that are still open, so that a node maps one
+    shard at a time.
 
     Args:
         problem_folder: Written by `HopProblem.save`, where every worker can read it.
-        n_transitions: Its number of transitions.
         compute: Workers, and CPUs of each.
+        transitions: (n,) distinct numbers; default all.
         block: Transitions per call; no part of the result.
         progress: Told the transitions decided.
 
@@ -55,77 +56,105 @@ def decide_hops_distributed(
         TskdError: What a worker raised, as it is.
         StageError: If workers are lost more than `max_attempts` times, or rows are missing.
     """
-    starts = range(0, n_transitions, block)
-    ranges = [(start, min(start + block, n_transitions)) for start in starts]
-    parts: list[HopDecisions] = []
-    done = 0
-    in_process = compute.mode == "local" or not ranges
-    decided = _in_process if in_process else _on_ray
-    cpu_seconds = 0.0
-    for table in decided(problem_folder, ranges, compute):
-        parts.append(_decisions(table))
-        cpu_seconds += float(table["cpu_seconds"].to_numpy().sum())
-        done += len(parts[-1].transitions)
-        progress(done, n_transitions)
-    return _join(parts, n_transitions), 0.0 if in_process else cpu_seconds
+    problem = HopProblem.open(problem_folder)
+    if transitions is None:
+        transitions = np.arange(problem.n_transitions, dtype=np.int64)
+    in_process = compute.mode == "local"
+    answers = _in_process if in_process else _on_ray
+    elsewhere = 0.0
+    passes = len(problem.shards)
+
+    def search(number: int, wanted: IntArray) -> Found:
+        nonlocal elsewhere
+        found, done = Found.nothing(len(wanted), problem), 0
+        rows = np.arange(len(wanted))
+        places = [rows[start : start + block] for start in range(0, len(rows), block)]
+        asked = np.zeros(len(wanted), dtype=np.int64)
+        for table in answers(problem_folder, number, wanted, places, compute):
+            at, part, cpu_seconds = _read(table)
+            found.take_in(at, part)
+            asked[at] += 1
+            elsewhere += cpu_seconds
+            done += len(at)
+            share = (number + done / len(wanted)) / passes
+            progress(round(share * len(transitions)), len(transitions))
+        _check_complete(asked)
+        return found
+
+    decisions = decide_by_shards(problem, transitions, search)
+    return decisions, 0.0 if in_process else elsewhere
+
+
+def _check_complete(asked: IntArray) -> None:
+    if (asked != 1).any():
+        raise StageError(
+            f"Each of {len(asked)} transitions must be decided exactly once. Got "
+            f"{asked.sum()} decisions for {(asked > 0).sum()} transitions. Run the same "
+            "command again."
+        )
 
 
 def _in_process(
-    folder: Path, ranges: list[tuple[int, int]], compute: ComputeConfig
+    folder: Path,
+    number: int,
+    wanted: IntArray,
+    places: list[IntArray],
+    compute: ComputeConfig,
 ) -> Iterator[Any]:
-    decider = _Decider(str(folder), compute.threads)
-    for start, stop in ranges:
-        yield decider({"start": [start], "stop": [stop]})
+    searcher = _Searcher(str(folder), number, compute.threads)
+    for rows in places:
+        yield searcher({"row": rows, "transition": wanted[rows]})
 
 
-def _join(parts: list[HopDecisions], n_transitions: int) -> HopDecisions:
-    joined = HopDecisions.join([_nothing(0), *parts])
-    if not np.array_equal(joined.transitions, np.arange(n_transitions)):
-        raise StageError(
-            f"Each of {n_transitions} transitions must be decided exactly once. Got "
-            f"{len(joined.transitions)} decisions for {len(np.unique(joined.transitions))} "
-            "transitions. Run the same command again."
-        )
-    return joined
+class _Searcher:
+    """Lives in an actor of Ray Data; one block of transitions per call."""
 
-
-class _Decider:
-    """Lives in an actor of Ray Data; one range of transitions per call."""
-
-    def __init__(self, folder: str, threads: int) -> None:
-        self._folder = Path(folder)
-        self._threads = threads
+    def __init__(self, folder: str, number: int, threads: int) -> None:
+        self._folder, self._number, self._threads = Path(folder), number, threads
         self._problem: HopProblem | None = None
 
     def __call__(self, batch: dict[str, Any]) -> Any:
-        start, stop = int(batch["start"][0]), int(batch["stop"][0])
         before = time.process_time()
-        part = outcome(lambda: self._decide(start, stop))
+        rows = np.asarray(batch["row"])
+        part = outcome(lambda: self._search(np.asarray(batch["transition"])))
         if isinstance(part, Failure):
             # as a value: Ray Data keeps of an exception no more than its text
-            return _table(_nothing(1), pickle.dumps(part), 0.0)
-        return _table(part, None, time.process_time() - before)
+            return pa.table({"failure": pa.array([pickle.dumps(part)], pa.binary())})
+        spent = (time.process_time() - before) / len(rows)
+        return pa.table(
+            {
+                "row": rows,
+                "rank": part.rank,
+                "better": part.better,
+                "near": part.near,
+                "cpu_seconds": np.full(len(rows), spent),  # summed by the driver
+            }
+        )
 
-    def _decide(self, start: int, stop: int) -> HopDecisions:
+    def _search(self, transitions: IntArray) -> Found:
         # opened here, not at birth: Ray Data would take a bad folder for a lost actor
         self._problem = self._problem or HopProblem.open(self._folder)
-        return decide_hops(self._problem, np.arange(start, stop), threads=self._threads)
+        return search_shard(self._problem, self._number, transitions, threads=self._threads)
 
 
 def _on_ray(
-    folder: Path, ranges: list[tuple[int, int]], compute: ComputeConfig
+    folder: Path,
+    number: int,
+    wanted: IntArray,
+    places: list[IntArray],
+    compute: ComputeConfig,
 ) -> Iterator[Any]:
     from ray.exceptions import RayError
 
-    size = min(len(ranges), max(1, pool_size(compute, cluster_nodes(), gpu=False)))
+    size = min(len(places), max(1, pool_size(compute, cluster_nodes(), gpu=False)))
     with _quiet_ray_data() as data:
         # Blocks that the driver makes, not `ray.data.range`: that reads by tasks of one CPU,
         # which never start where the actors hold every CPU, and the run would wait for ever.
-        blocks = [pa.table({"start": [start], "stop": [stop]}) for start, stop in ranges]
-        decided = data.from_arrow(blocks).map_batches(
-            _Decider,
-            fn_constructor_args=(str(folder), compute.threads),
-            batch_size=1,
+        blocks = [pa.table({"row": rows, "transition": wanted[rows]}) for rows in places]
+        found = data.from_arrow(blocks).map_batches(
+            _Searcher,
+            fn_constructor_args=(str(folder), number, compute.threads),
+            batch_size=None,
             batch_format="numpy",
             compute=data.ActorPoolStrategy(size=size),
             num_cpus=compute.threads,
@@ -134,7 +163,7 @@ def _on_ray(
             max_task_retries=compute.max_attempts - 1,
         )
         try:
-            yield from decided.iter_batches(batch_size=None, batch_format="pyarrow")
+            yield from found.iter_batches(batch_size=None, batch_format="pyarrow")
         except RayError as error:
             raise StageError(
                 f"Ray Data lost workers in the hop decisions ({type(error).__name__}) in each "
@@ -143,39 +172,17 @@ def _on_ray(
             ) from error
 
 
-def _table(part: HopDecisions, failure: bytes | None, cpu_seconds: float) -> Any:
-    rows = len(part.transitions)
-    return pa.table(
-        {
-            "cpu_seconds": np.full(
-                rows, cpu_seconds / rows
-            ),  # of the call, summed by the driver
-            "transition": part.transitions,
-            "candidate": part.candidate,
-            "verdict": part.verdict,
-            "failure": pa.array([failure] * rows, pa.binary()),
-        }
-    )
-
-
-def _decisions(table: Any) -> HopDecisions:
-    failures = table["failure"].drop_null()
-    if len(failures):
-        failure = pickle.loads(failures[0].as_py())  # noqa: S301 - made by our own worker
+def _read(table: Any) -> tuple[IntArray, Found, float]:
+    """Rows, what was found for them, and the CPU seconds that it took."""
+    if "failure" in table.column_names:
+        failure = pickle.loads(table["failure"][0].as_py())  # noqa: S301 - by our own worker
         raise_failure(failure, "Deciding hops")
-    return HopDecisions(
-        transitions=table["transition"].to_numpy(),
-        candidate=table["candidate"].to_numpy(),
-        verdict=table["verdict"].to_numpy(),
+    found = Found(
+        rank=table["rank"].to_numpy(),
+        better=table["better"].to_numpy(),
+        near=table["near"].to_numpy(),
     )
-
-
-def _nothing(rows: int) -> HopDecisions:
-    return HopDecisions(
-        transitions=np.zeros(rows, np.int64),
-        candidate=np.zeros(rows, np.int64),
-        verdict=np.zeros(rows, np.int8),
-    )
+    return table["row"].to_numpy(), found, float(table["cpu_seconds"].to_numpy().sum())
 
 
 @contextlib.contextmanager

@@ -87,3 +87,35 @@ def trace(
             path[place] = step
             place += 1
             step = step_of_state[successor[step]]
+
+
+@compiled
+def advance(
+    waiting: IntArray,
+    source: IntArray,
+    destination: IntArray,
+    step_of_state: IntArray,
+    visited: BoolArray,
+) -> IntArray:
+    """Walk on from each step of `waiting`, (W,); the undecided steps reached, sorted.
+
+    Args:
+        waiting: Steps whose destinations have become known.
+        source: (N,) state number that each step leaves.
+        destination: (N,) state hopped to, -1 for none, below that undecided.
+        step_of_state: (S,) step that leaves the state; -1 for final ones.
+        visited: (N,) steps that some walk has reached; updated.
+    """
+    reached = np.empty_like(waiting)
+    count = 0
+    for step in waiting:
+        while destination[step] >= -1:
+            hop = destination[step]
+            step = step_of_state[hop if hop >= 0 else source[step] + 1]
+            if step < 0 or visited[step]:
+                break
+            visited[step] = True
+        else:
+            reached[count] = step
+            count += 1
+    return np.sort(reached[:count])

@@ -65,8 +65,7 @@ def follow_hops(
     from tskd_ray.stitching.walk_kernels import Ends, Graph, follow
 
     n, e = trajectories.n_steps, trajectories.n_episodes
-    step_of_state = np.full(trajectories.n_states, -1, dtype=np.int64)
-    step_of_state[trajectories.step_state] = np.arange(n)
+    step_of_state = steps_of_states(trajectories)
     terminal = np.zeros(trajectories.n_states, dtype=np.bool_)
     terminal[trajectories.final_states] = trajectories.terminated
     hop = destination >= 0
@@ -94,3 +93,10 @@ def follow_hops(
         successor=graph.successor,
         step_of_state=step_of_state,
     )
+
+
+def steps_of_states(trajectories: Trajectories) -> IntArray:
+    """The step that leaves each state, (S,); -1 for final ones."""
+    steps = np.full(trajectories.n_states, -1, dtype=np.int64)
+    steps[trajectories.step_state] = np.arange(trajectories.n_steps)
+    return steps
