@@ -227,7 +227,7 @@ def test_evaluation_without_an_environment_is_refused_before_any_work(
 ) -> None:
     from dataclasses import replace
 
-    import tskd_ray.pipeline.run as module
+    import tskd_ray.pipeline.recorded as module
 
     load = module.load_trajectories
     monkeypatch.setattr(

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, overload
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 PRESETS = Path(__file__).parent.parent / "presets"
 KeyPath = tuple[str, ...]
+Root = TypeVar("Root", bound=BaseModel)
 Places = dict[KeyPath, str]
 """Where each value was written: `file.yaml:12`, or the override itself."""
 
@@ -65,18 +66,28 @@ def load_config(source: str | Path | None = None, overrides: Sequence[str] = ())
         ConfigError: If a file, a key or a value is wrong. One line with the dotted path, the
             rule, what came, and where it was written.
     """
+    return validate(*layers(source, *read_overrides(overrides)))
+
+
+def layers(
+    source: str | Path | None, own_tree: dict[str, Any], own_places: Places
+) -> tuple[dict[str, Any], Places]:
+    """All settings, unchecked, and where each was written: `own_tree` laid over `source`.
+
+    Raises:
+        ConfigError: If the file or the preset cannot be read.
+    """
     file_tree, places = _read_source(source)
-    own_tree, own_places = _read_overrides(overrides)
+    own_tree = dict(own_tree)
     preset = own_tree.pop("preset", file_tree.pop("preset", None))
     # The whole tree of defaults lies lowest: `distill: {fit: {steps: 5}}` must keep the rest of
     # distill.fit's own defaults, where Pydantic would take those of any FitConfig.
     tree = Config().model_dump(mode="json")
     if preset is not None:
-        preset_tree, preset_places = _read_yaml(_preset_path(preset, places | own_places))
-        tree = _overlay(tree, preset_tree)
+        preset_tree, preset_places = read_yaml(_preset_path(preset, places | own_places))
+        tree = overlay(tree, preset_tree)
         places = preset_places | places
-    tree = _overlay(_overlay(tree, file_tree), own_tree)
-    return _validate(tree, places | own_places)
+    return overlay(overlay(tree, file_tree), own_tree), places | own_places
 
 
 def config_to_yaml(config: Config) -> str:
@@ -102,10 +113,15 @@ def _read_source(source: str | Path | None) -> tuple[dict[str, Any], Places]:
         source = "quickstart"
     if isinstance(source, str) and source in preset_names() and not Path(source).is_file():
         return {"preset": source}, {}
-    return _read_yaml(Path(source))
+    return read_yaml(Path(source))
 
 
-def _read_yaml(path: Path) -> tuple[dict[str, Any], Places]:
+def read_yaml(path: Path) -> tuple[dict[str, Any], Places]:
+    """A file's mapping, and the line of each key.
+
+    Raises:
+        ConfigError: If it does not exist, or is not YAML of unique text keys.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -121,7 +137,12 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], Places]:
     return _parse(text, str(path))
 
 
-def _read_overrides(overrides: Sequence[str]) -> tuple[dict[str, Any], Places]:
+def read_overrides(overrides: Sequence[str]) -> tuple[dict[str, Any], Places]:
+    """What `section.key=value` arguments set.
+
+    Raises:
+        ConfigError: If one does not read so.
+    """
     tree: dict[str, Any] = {}
     places: Places = {}
     for override in overrides:
@@ -135,7 +156,7 @@ def _read_overrides(overrides: Sequence[str]) -> tuple[dict[str, Any], Places]:
         keys = tuple(dotted.split("."))
         for key in reversed(keys):
             branch = {key: branch}
-        tree = _overlay(tree, branch)
+        tree = overlay(tree, branch)
         places[keys] = f"override {override!r}"
     return tree, places
 
@@ -205,18 +226,18 @@ def _preset_path(preset: object, places: Places) -> Path:
     if preset not in names:
         raise ConfigError(
             f"preset must be one of {', '.join(names)}. "
-            f"Got {preset!r}{_place(('preset',), places)}.{_did_you_mean(str(preset), names)}"
+            f"Got {preset!r}{place(('preset',), places)}.{_did_you_mean(str(preset), names)}"
         )
     return PRESETS / f"{preset}.yaml"
 
 
-def _overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """`above` laid over `below`; mappings merge, everything else replaces."""
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
         if isinstance(old, dict) and isinstance(value, dict):
-            value = _overlay(old, value)
+            value = overlay(old, value)
         merged[key] = value
     return merged
 
@@ -224,21 +245,31 @@ def _overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, An
 # -- checking --------------------------------------------------------------------------
 
 
-def _validate(tree: dict[str, Any], places: Places) -> Config:
+@overload
+def validate(tree: dict[str, Any], places: Places) -> Config: ...
+@overload
+def validate(tree: dict[str, Any], places: Places, root: type[Root]) -> Root: ...
+def validate(tree: dict[str, Any], places: Places, root: type[BaseModel] = Config) -> BaseModel:
+    """`tree` as a `root`, by default the settings of a run.
+
+    Raises:
+        ConfigError: If an unknown key or a value breaks a rule; says where it was written.
+    """
     _check_finite(tree, places)
     try:
         # Through JSON, since strict validation of Python values refuses a list for a tuple.
-        return Config.model_validate_json(json.dumps(tree))
+        return root.model_validate_json(json.dumps(tree))
     except ValidationError as error:
         details = error.errors(include_url=False)
     # A misspelt key can make others fail, so it is told first.
-    problems = sorted(map(_problem, details), key=lambda problem: not problem.unknown)
+    found = (_problem(detail, root) for detail in details)
+    problems = sorted(found, key=lambda problem: not problem.unknown)
     first = problems[0]
     alike = {problem.path for problem in problems if problem.unknown or not first.unknown}
     others = len(alike - {first.path})
     more = f" ({others} more in this configuration.)" if others else ""
     if first.unknown:
-        raise ConfigError(_unknown_key(first, places) + more)
+        raise ConfigError(_unknown_key(first, places, root) + more)
     rules = [problem.rule for problem in problems if problem.path == first.path]
     raise ConfigError(_bad_value(first, rules, places) + more)
 
@@ -249,7 +280,7 @@ def _check_finite(value: object, places: Places, path: KeyPath = ()) -> None:
             _check_finite(item, places, (*path, str(key)))
     elif isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(
-            f"{'.'.join(path)} must be a finite number. Got {value}{_place(path, places)}."
+            f"{'.'.join(path)} must be a finite number. Got {value}{place(path, places)}."
         )
 
 
@@ -264,19 +295,24 @@ class _Problem:
     section: type[BaseModel]  # where the last key of the path was looked up
 
 
-def _problem(details: ErrorDetails) -> _Problem:
+def _problem(details: ErrorDetails, root: type[BaseModel]) -> _Problem:
     """Pydantic's locations also name branches of unions and positions in tuples; drop those."""
     parts = [part for part in details["loc"] if isinstance(part, str)]
     unknown = details["type"] == "extra_forbidden"
-    section: type[BaseModel] = Config
+    section = root
     path: list[str] = []
+    chosen = False  # a key of the user's comes next, as in a mapping of sections
     for part in parts:
-        if part in section.model_fields:
+        if chosen:
             path.append(part)
-            below = _section_of(section.model_fields[part].annotation)
+            chosen = False
+        elif part in section.model_fields:
+            path.append(part)
+            annotation = section.model_fields[part].annotation
+            below = _section_of(annotation)
             if below is None:
                 break
-            section = below
+            section, chosen = below, get_origin(annotation) is dict
     if unknown:
         path.append(parts[-1])
     return _Problem(tuple(path), details["msg"], details["input"], unknown, section)
@@ -290,7 +326,7 @@ def _section_of(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-def _unknown_key(problem: _Problem, places: Places) -> str:
+def _unknown_key(problem: _Problem, places: Places, root: type[BaseModel]) -> str:
     *above, key = problem.path
     siblings = list(problem.section.model_fields)
     near = get_close_matches(key, siblings, n=1)
@@ -298,18 +334,21 @@ def _unknown_key(problem: _Problem, places: Places) -> str:
         suggestion = ".".join((*above, near[0]))
     else:
         # The right key in the wrong section is as common as a misspelling.
-        everywhere = {path[-1]: ".".join(path) for path in _all_paths(Config)}
+        everywhere = {path[-1]: ".".join(path) for path in all_paths(root)}
         elsewhere = get_close_matches(key, list(everywhere), n=1)
         suggestion = everywhere[elsewhere[0]] if elsewhere else ""
     hint = (
         f"Did you mean {suggestion}?" if suggestion else f"Valid here: {', '.join(siblings)}."
     )
-    return f"Unknown key {'.'.join(problem.path)}{_place(problem.path, places)}. {hint}"
+    return f"Unknown key {'.'.join(problem.path)}{place(problem.path, places)}. {hint}"
 
 
 def _bad_value(problem: _Problem, rules: Sequence[str], places: Places) -> str:
     if rules[0].startswith("Value error, "):  # a rule of ours, between fields
-        return rules[0].removeprefix("Value error, ")
+        rule = rules[0].removeprefix("Value error, ")
+        if rule.endswith("."):
+            return rule
+        return f"{'.'.join(problem.path)} must {rule}{place(problem.path, places)}."
     # Pydantic writes "Input should be …", "String should match …", "Field required".
     musts = [_flat(rule).rpartition("should ")[2] for rule in dict.fromkeys(rules)]
     must = " or ".join(musts).replace("an object", "a mapping")
@@ -317,19 +356,20 @@ def _bad_value(problem: _Problem, rules: Sequence[str], places: Places) -> str:
     hint = " Put it in quotes." if must == "be a valid string" else ""
     return (
         f"{'.'.join(problem.path)} must {must}. "
-        f"Got {_show(problem.value)}{_place(problem.path, places)}.{hint}"
+        f"Got {_show(problem.value)}{place(problem.path, places)}.{hint}"
     )
 
 
-def _all_paths(section: type[BaseModel], above: KeyPath = ()) -> Iterator[KeyPath]:
+def all_paths(section: type[BaseModel], above: KeyPath = ()) -> Iterator[KeyPath]:
+    """Every key that a section may hold, with those of the sections in it."""
     for name, field in section.model_fields.items():
         yield (*above, name)
         below = _section_of(field.annotation)
         if below is not None:
-            yield from _all_paths(below, (*above, name))
+            yield from all_paths(below, (*above, name))
 
 
-def _place(path: KeyPath, places: Places) -> str:
+def place(path: KeyPath, places: Places) -> str:
     """` in file.yaml:12`, of the longest known part of the path; empty if none is."""
     for length in range(len(path), 0, -1):
         if path[:length] in places:

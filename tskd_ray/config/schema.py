@@ -215,6 +215,8 @@ class DistillConfig(Section):
     """The student: behaviour cloning by a 2 x 256 MLP."""
 
     seeds: Count = 5
+    first_seed: Annotated[int, Field(ge=0)] = 0
+    """Students are numbered from it; other numbers, other students."""
     hidden: tuple[Count, ...] = (256, 256)
     fit: FitConfig = FitConfig(steps=50_000, batch_size=256, learning_rate=1e-3, ema_decay=0.0)
 
@@ -224,6 +226,8 @@ class EvaluateConfig(Section):
 
     episodes: Annotated[int, Field(ge=0)] = 10
     """Per student seed; 0 leaves evaluation out."""
+    first_episode: Annotated[int, Field(ge=0)] = 0
+    """Episodes are numbered from it; other numbers, other resets."""
     checkpoints: Count = 5
     """Evenly spaced in training, the last one final; the best one is labelled as such."""
 

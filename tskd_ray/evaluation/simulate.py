@@ -34,6 +34,7 @@ def evaluate(
     episodes: int,
     seed: int,
     *,
+    first: int = 0,
     progress: Progress = silent,
 ) -> Float64Array:
     """Undiscounted returns (P, E) of deterministic rollouts.
@@ -45,7 +46,8 @@ def evaluate(
         policies: P policies, such as all seeds and checkpoints of all students.
         environment: Where they act.
         episodes: E.
-        seed: With the episode number it gives the reset; take another one for a fresh test.
+        seed: With the episode number it gives the reset.
+        first: Number of the first episode; take another one for a fresh test.
         progress: Told after each policy.
 
     Raises:
@@ -57,7 +59,7 @@ def evaluate(
     simulators = [make_environment(environment) for _ in range(episodes)]
     try:
         for number, policy in enumerate(policies):
-            returns[number] = _rollout(policy, simulators, seed)
+            returns[number] = _rollout(policy, simulators, seed, first)
             progress(number + 1, len(policies))
     finally:
         for simulator in simulators:
@@ -81,10 +83,13 @@ def reset_seed(seed: int, episode: int) -> int:
     return int(seed_sequence(seed, "evaluate", episode).generate_state(1)[0])
 
 
-def _rollout(policy: Acts, simulators: Sequence[gym.Env[Any, Any]], seed: int) -> Float64Array:
-    """Returns (E,) of one policy from resets 0 … E − 1."""
+def _rollout(
+    policy: Acts, simulators: Sequence[gym.Env[Any, Any]], seed: int, first: int
+) -> Float64Array:
+    """Returns (E,) of one policy from resets first … first + E − 1."""
     resets = [
-        simulator.reset(seed=reset_seed(seed, e)) for e, simulator in enumerate(simulators)
+        simulator.reset(seed=reset_seed(seed, e))
+        for e, simulator in enumerate(simulators, start=first)
     ]
     observations = np.stack([flatten_observation(observation) for observation, _ in resets])
     returns = np.zeros(len(simulators))

@@ -74,7 +74,7 @@ def build_graph(config: Config, data_key: ArtifactKey) -> dict[str, Node]:
     _add_students(graph, config, "tskd", "select", {})
     if config.evaluate.episodes:
         for name in (*BASELINES, "tskd"):
-            episodes = {"episodes": config.evaluate.episodes}
+            episodes = _fields(config.evaluate, "episodes", "first_episode")
             inputs = (f"students-{name}", "data")
             graph.add(f"scores-{name}", "evaluate", episodes, inputs, "scores")
         for name in _generated_names(config, 1):

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from tskd_ray.config.schema import Config
 from tskd_ray.console import Console
-from tskd_ray.data.arrays import save_arrays
-from tskd_ray.data.load import load_trajectories
-from tskd_ray.data.returns import return_labels, return_scale
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.distributed.session import session
 from tskd_ray.distributed.shared import require_shared_storage
 from tskd_ray.distributed.tasks import Task, run_tasks
-from tskd_ray.errors import ConfigError, StorageError
-from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore, artifact_key
+from tskd_ray.errors import StorageError
+from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore
 from tskd_ray.pipeline.cost import Meter
-from tskd_ray.pipeline.graph import ROLES, TEACHER, VERSIONS, Node, build_graph
+from tskd_ray.pipeline.execute import ON_GPU, do_node, longest_first
+from tskd_ray.pipeline.graph import ROLES, TEACHER, Node, build_graph
 from tskd_ray.pipeline.output import write_run
-from tskd_ray.pipeline.spread import fetch, run_generation, run_stitching
-from tskd_ray.pipeline.stages import TASKS, Work
-from tskd_ray.progress import Progress, silent
+from tskd_ray.pipeline.recorded import data_key as _data_key
+from tskd_ray.pipeline.recorded import load_recorded as _recorded
+from tskd_ray.pipeline.recorded import record_data
+from tskd_ray.pipeline.spread import fetch
+from tskd_ray.pipeline.stages import TASKS
 from tskd_ray.report.data import ScoreRow, StageCost
 from tskd_ray.training.select import select
 
@@ -43,9 +40,6 @@ VERBS = {
     "report": ROLES,
 }
 """Which roles of the graph each verb of the command line needs."""
-
-_ON_GPU = ("ddr1", "ddr2")
-"""Stages that use `compute.device`; the others' networks are too small to gain."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +75,7 @@ def run(
     store = ArtifactStore(config.storage)
     store.check_writable()
     recorded = _recorded(config)
-    data_key = _data_key(recorded)
-    graph = build_graph(config, data_key)
+    graph = build_graph(config, _data_key(recorded))
     roles = VERBS[until or "report"]
     wanted = [node for node in graph.values() if node.role in roles]
     if any(node.role == "distill" for node in wanted):
@@ -134,68 +127,6 @@ def load_teacher(config: Config) -> Teacher:
     return load(folders, config, epoch=1)[0]
 
 
-def _recorded(config: Config) -> Trajectories:
-    """The recorded data with its environment, checked against what the run asks of it."""
-    data = config.data
-    recorded = load_trajectories(
-        data.source,
-        environment=data.environment,
-        environment_kwargs=data.environment_kwargs or None,
-    )
-    if recorded.environment is None and config.evaluate.episodes:
-        raise ConfigError(
-            f"Evaluation needs an environment. {data.source} names none. Set data.environment, "
-            "or evaluate.episodes=0 to leave evaluation out."
-        )
-    generate = config.generate
-    if not generate.trajectories:
-        return recorded
-    if generate.rollout == "environment" and recorded.environment is None:
-        raise ConfigError(
-            f"generate.rollout: environment needs an environment. {data.source} names none. "
-            "Set data.environment, or use rollout: dynamics."
-        )
-    labels = return_labels(
-        recorded, config.teacher.discount, config.teacher.termination_penalty
-    )
-    best, scale = float(labels.max()), config.teacher.return_scale or return_scale(labels)
-    if best <= 0 < generate.target_return:
-        raise ConfigError(
-            "generate.target_return is in units of the return scale, and no return of "
-            f"{data.source} is positive. Got {generate.target_return:g}; the best is "
-            f"{best / scale:.3g}. Set generate.target_return to about that."
-        )
-    return recorded
-
-
-def _data_key(recorded: Trajectories) -> ArtifactKey:
-    """Content decides: a copy of a file is the same data, an edited one is not."""
-    digest = hashlib.sha256()
-    for column in (
-        recorded.observations,
-        recorded.actions,
-        recorded.rewards,
-        recorded.offsets,
-        recorded.terminated,
-        recorded.truncated,
-        recorded.episode_id,
-        recorded.episode_origin,
-        recorded.origin,
-        recorded.source_episode,
-        recorded.source_step,
-    ):
-        digest.update(str((column.shape, column.dtype)).encode())
-        digest.update(np.ascontiguousarray(column).tobytes())
-    environment = recorded.environment
-    return artifact_key(
-        "data",
-        code_version=VERSIONS["data"],
-        config={"environment": None if environment is None else repr(environment)},
-        inputs={"content": digest.hexdigest()},
-        seed=0,
-    )
-
-
 class _Runner:
     """Does nodes in waves: those whose inputs are there run side by side."""
 
@@ -212,12 +143,7 @@ class _Runner:
 
     def record_data(self, recorded: Trajectories) -> None:
         """Make the recorded data an artifact that workers can map."""
-        node = self.graph["data"]
-        if self.store.find(node.key) is None:
-            meter = Meter()
-            with self.store.attempt(node.key) as attempt:
-                save_arrays(recorded, attempt.folder)
-                attempt.info.update(meter.figures())
+        record_data(self.store, self.graph["data"].key, recorded)
 
     def run(self, nodes: Sequence[Node]) -> None:
         """Do `nodes`, which hold all their inputs, in an order that respects those."""
@@ -253,46 +179,29 @@ class _Runner:
         run_tasks(
             {
                 node.name: Task(
-                    function=do_task,
+                    function=do_node,
                     arguments={
                         "store": self.store,
                         "config": self.config,
                         "node": node,
                         "inputs": self._inputs(node),
                     },
-                    gpu=node.stage in _ON_GPU,
+                    gpu=node.stage in ON_GPU,
                 )
-                for node in sorted(nodes, key=_longest_first)
+                for node in sorted(nodes, key=longest_first)
             },
             self.config.compute,
             progress=self.console.progress,
         )
 
     def _run_spread(self, node: Node) -> None:
-        if self.store.find(node.key) is not None:
-            return  # another command has finished it since this one began
-        progress = self.console.progress(node.name)
-        inputs = self._inputs(node)
-        if node.stage == "generate":
-            epoch = int(node.name.split("-")[1])
-            with self.store.unless_finished(node.key):
-                run_generation(self.store, node.key, inputs, self.config, epoch, progress)
-            return
-        folders = {name: fetch(self.store, key) for name, key in inputs.items()}
-        scratch = self.store.scratch(node.key)
-        meter = Meter()
-        with self.store.unless_finished(node.key), self.store.attempt(node.key) as attempt:
-            work = Work(
-                name=node.name,
-                config=self.config,
-                inputs=folders,
-                out=attempt.folder,
-                scratch=scratch,
-                progress=progress,
-                info=attempt.info,
-            )
-            run_stitching(work, meter)
-            attempt.info.update(meter.figures())
+        do_node(
+            store=self.store,
+            config=self.config,
+            node=node,
+            inputs=self._inputs(node),
+            progress=self.console.progress(node.name),
+        )
 
     def _inputs(self, node: Node) -> dict[str, ArtifactKey]:
         return {name: self.graph[name].key for name in node.inputs}
@@ -309,40 +218,6 @@ class _Runner:
                 key=node.key.digest,
             )
         )
-
-
-def do_task(
-    *,
-    store: ArtifactStore,
-    config: Config,
-    node: Node,
-    inputs: Mapping[str, ArtifactKey],
-    progress: Progress = silent,
-) -> None:
-    """Do one stage and commit its artifact; runs in a worker, or in this process."""
-    if store.find(node.key) is not None:
-        return
-    meter = Meter()
-    folders = {name: fetch(store, key) for name, key in inputs.items()}
-    with store.unless_finished(node.key), store.attempt(node.key) as attempt:
-        work = Work(
-            name=node.name,
-            config=config,
-            inputs=folders,
-            out=attempt.folder,
-            scratch=store.scratch(node.key),
-            progress=progress,
-            info=attempt.info,
-        )
-        task: Callable[[Work], None] = TASKS[node.stage]
-        task(work)
-        attempt.info.update(meter.figures())
-
-
-def _longest_first(node: Node) -> tuple[int, str]:
-    # With more tasks than cores, the longest must not start last.
-    order = ("ddr1", "ddr2", "dynamics", "transition", "students", "value")
-    return (order.index(node.stage) if node.stage in order else len(order), node.name)
 
 
 def _title(nodes: Sequence[Node]) -> str:

@@ -89,6 +89,7 @@ def run_generation(
     config: Config,
     epoch: int,
     progress: Progress,
+    info: Mapping[str, Any],
 ) -> None:
     """Generate an epoch's trajectories, shard by shard; finished shards outlive a kill."""
     from tskd_ray.diffusion.rollout import End
@@ -138,7 +139,8 @@ def run_generation(
         first = _first_id(recorded, config, epoch)
         attempt.ids += [int(number) - first for number in trajectories.episode_id]
         meter.elsewhere += kept.cpu_seconds() - here
-        attempt.info |= {"environment_steps": trajectories.n_steps, **meter.figures()}
+        figures = {"environment_steps": trajectories.n_steps, **meter.figures()}
+        attempt.info |= {**figures, **info}
 
 
 def run_stitching(work: Work, meter: Meter) -> None:

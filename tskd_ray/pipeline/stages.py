@@ -207,6 +207,7 @@ def score_students(work: Work) -> None:
         environment,
         work.config.evaluate.episodes,
         work.config.seed,
+        first=work.config.evaluate.first_episode,
         progress=work.progress,
     )
     shape = (len(about["steps"]), about["seeds"], work.config.evaluate.episodes)

@@ -77,8 +77,9 @@ def distill(
     ]
     sizes = [len(table) for table in tables]
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    numbers = range(settings.first_seed, settings.first_seed + settings.seeds)
     keys: list[MemberKey] = [
-        ("student", name, number) for name in datasets for number in range(settings.seeds)
+        ("student", name, number) for name in datasets for number in numbers
     ]
     observation_dim = len(scale[0].mean_)
     network = BatchedMLP(observation_dim, len(low), settings.hidden, seed=seed, keys=keys)
@@ -109,13 +110,13 @@ def distill(
             tuple(
                 tuple(
                     Policy(
-                        snapshot.members([position * settings.seeds + number]),
+                        snapshot.members([position * settings.seeds + place]),
                         standardizer,
                         low,
                         high,
                         {"dataset": name, "seed": number, "steps": step},
                     )
-                    for number in range(settings.seeds)
+                    for place, number in enumerate(numbers)
                 )
                 for step, snapshot in zip(steps, networks, strict=True)
             ),

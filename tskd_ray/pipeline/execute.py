@@ -1,0 +1,72 @@
+"""One node of the graph done, wherever that is: in a Ray task or in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tskd_ray.config.schema import Config
+from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore
+from tskd_ray.pipeline.cost import Meter
+from tskd_ray.pipeline.graph import Node
+from tskd_ray.pipeline.spread import fetch, run_generation, run_stitching
+from tskd_ray.pipeline.stages import TASKS, Work
+from tskd_ray.progress import Progress, silent
+
+ON_GPU = ("ddr1", "ddr2")
+"""Stages that use `compute.device`; the others' networks are too small to gain."""
+
+SPREAD = ("generate", "stitch")
+"""Stages that are no task but ask the cluster for workers of their own."""
+
+
+def do_node(
+    *,
+    store: ArtifactStore,
+    config: Config,
+    node: Node,
+    inputs: Mapping[str, ArtifactKey],
+    info: Mapping[str, Any] | None = None,
+    progress: Progress = silent,
+) -> None:
+    """Do one stage and commit its artifact, unless another command has.
+
+    Args:
+        store: Where its inputs are, and where it goes.
+        config: Of the run.
+        node: The stage.
+        inputs: Keys by name.
+        info: More figures for its manifest, such as for whom it was made.
+        progress: Told how far it is.
+    """
+    if store.find(node.key) is not None:
+        return
+    if node.stage == "generate":
+        epoch = int(node.name.split("-")[1])
+        with store.unless_finished(node.key):
+            run_generation(store, node.key, inputs, config, epoch, progress, info or {})
+        return
+    meter = Meter()
+    folders = {name: fetch(store, key) for name, key in inputs.items()}
+    with store.unless_finished(node.key), store.attempt(node.key) as attempt:
+        work = Work(
+            name=node.name,
+            config=config,
+            inputs=folders,
+            out=attempt.folder,
+            scratch=store.scratch(node.key),
+            progress=progress,
+            info=attempt.info,
+        )
+        if node.stage == "stitch":
+            run_stitching(work, meter)
+        else:
+            TASKS[node.stage](work)
+        attempt.info |= {**meter.figures(), **(info or {})}
+
+
+def longest_first(node: Node) -> tuple[int, str]:
+    """Sorts what is ready at once."""
+    # With more tasks than cores, the longest must not start last.
+    order = ("ddr1", "ddr2", "dynamics", "transition", "students", "value")
+    return (order.index(node.stage) if node.stage in order else len(order), node.name)
