@@ -57,13 +57,14 @@ def run_tasks(
     """
     if compute.mode == "local":
         return {
-            name: _value(_call(task, compute.threads, progress(name)), name)
+            name: _value(call_task(task, compute.threads, progress(name)), name)
             for name, task in tasks.items()
         }
     return _run_on_ray(tasks, compute, progress)
 
 
-def _call(task: Task, threads: int, progress: Progress) -> Any:
+def call_task(task: Task, threads: int, progress: Progress = silent) -> Any:
+    """What the task returns, or the Failure of what it raises."""
     with torch_threads(threads):
         return outcome(lambda: task.function(**task.arguments, progress=progress))
 
@@ -91,7 +92,7 @@ def _run_on_ray(
         attempts[name] += 1
         gpus = compute.gpus_per_worker if tasks[name].gpu and compute.device == "cuda" else 0
         # no retries by Ray: it would retry running out of memory for ever
-        call = remote(num_cpus=compute.threads, num_gpus=gpus, max_retries=0)(_call)
+        call = remote(num_cpus=compute.threads, num_gpus=gpus, max_retries=0)(call_task)
         reference = call.remote(tasks[name], compute.threads, _Teller(hub, name))
         running[reference] = name
 
