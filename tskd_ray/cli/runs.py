@@ -88,6 +88,8 @@ def _show_paths(console: Console, folder: Path, report: Path | None) -> None:
 
 def stage_command(name: str) -> click.Command:
     """The verb of one stage."""
+    if name == "stitch":
+        return stitch
 
     @click.command(name, help=STAGES[name], epilog=f"Example: tskd {name} small {_EXAMPLE}")
     @_settings
@@ -95,6 +97,41 @@ def stage_command(name: str) -> click.Command:
         _run(settings, quiet=quiet, as_json=as_json, until=name)
 
     return stage
+
+
+@click.command(
+    short_help=STAGES["stitch"], epilog=f"Example: tskd stitch small {_EXAMPLE} --explain"
+)
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Stitch nothing: tell what radii mean on the first epoch's data, and suggest some.",
+)
+@_settings
+def stitch(settings: tuple[str, ...], quiet: bool, as_json: bool, explain: bool) -> None:
+    """Generate and stitch, all epochs.
+
+    With --explain, only what the first epoch needs is done (nothing twice). Then, by radius:
+    neighbours, accepted hops and refusals, ends of walks, replaced trajectories; as tables and
+    as explain/explain.html in the run's folder.
+    """
+    if not explain:
+        _run(settings, quiet=quiet, as_json=as_json, until="stitch")
+        return
+    config = _config(settings)
+    console = make_console(quiet=quiet, as_json=as_json)
+    from tskd_ray.pipeline.explain import explain_run
+    from tskd_ray.report.explain import explain_tables, suggestion_text
+
+    result = explain_run(config, console=console)
+    for title, columns, rows in explain_tables(result.explanation):
+        console.table(title, columns, rows)
+    for note in result.explanation.notes:
+        console.note(note)
+    console.data(
+        "Done",
+        {"suggestion": suggestion_text(result.explanation), "page": str(result.page)},
+    )
 
 
 @click.command(

@@ -19,13 +19,13 @@ import numpy as np
 
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.progress import Progress, silent
+from tskd_ray.stitching.counts import neighbourhood_sizes
 from tskd_ray.stitching.epoch import Improvement, PairModel, finish_epoch
-from tskd_ray.stitching.hops import Verdict, count_neighbours, decide_hops
+from tskd_ray.stitching.hops import Verdict, decide_hops
 from tskd_ray.stitching.problem import (
     Candidate,
     GaussianArrays,
     GaussianModel,
-    HopProblem,
     LogDensity,
     Metric,
     Search,
@@ -50,11 +50,6 @@ PRICED = 2_000
 
 SHARE = 0.5
 """Of the best radius' replacements: a radius with as many is worth trying."""
-
-_COUNTED = 512
-"""Transitions whose neighbourhoods are counted in full."""
-
-_QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,14 +199,14 @@ def explain(
         walks = follow_hops(trajectories, along.candidate, **limits)
         replaced = None
         if rho == radius or walks.used.sum() <= priced:
-            replaced = finish(at, along).replaced[walkers]
+            replaced = finish(along).replaced[walkers]
         verdicts = np.bincount(decisions.verdict, minlength=len(Verdict)).tolist()
         rows.append(
             RadiusCounts(
                 radius=rho,
                 asked=asked[rho],
                 configured=rho == radius,
-                neighbours=_sizes(at),
+                neighbours=neighbourhood_sizes(at),
                 transitions=len(sample),
                 accepted=verdicts[Verdict.ACCEPTED],
                 no_neighbour=verdicts[Verdict.NO_NEIGHBOUR],
@@ -258,14 +253,6 @@ def suggest(rows: Sequence[RadiusCounts]) -> Suggestion | None:
     near = tuple(radius for radius, count in gained.items() if count >= SHARE * most)
     best = next(radius for radius, count in gained.items() if count == most)
     return Suggestion(best=best, gained=most, near=near)
-
-
-def _sizes(problem: HopProblem) -> tuple[float, ...]:
-    """Quantiles of neighbourhood sizes, on the same transitions as an epoch's own counts."""
-    n = problem.n_transitions
-    sample = np.unique(np.linspace(0, n - 1, min(n, _COUNTED)).astype(np.int64))
-    sizes = np.quantile(count_neighbours(problem, sample), _QUANTILES)
-    return tuple(float(size) for size in sizes)
 
 
 def _notes(trajectories: Trajectories, rows: Sequence[RadiusCounts]) -> Iterator[str]:
