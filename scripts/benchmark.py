@@ -3,6 +3,7 @@
 
     python scripts/benchmark.py stitch
     python scripts/benchmark.py stitch --dataset hopper.hdf5 --states 1000000
+    python scripts/benchmark.py epoch --dataset gait-hopper-1m
 
 Ratios within one run are what counts; absolute times belong to the machine.
 """
@@ -12,9 +13,9 @@ from __future__ import annotations
 import argparse
 import os
 
-from benchmarks import stitch
+from benchmarks import epoch, stitch
 
-SUBJECTS = {"stitch": stitch}
+SUBJECTS = {"stitch": stitch, "epoch": epoch}
 """One file per subject under scripts/benchmarks, with `add_arguments` and `run`."""
 
 
