@@ -50,7 +50,8 @@ def test_selection_slack_redoes_selection_and_what_follows_only(tmp_path: Path) 
 def test_radius_keeps_teacher_generation_and_the_first_value(tmp_path: Path) -> None:
     different = changed(tmp_path, stitch={"radius": 0.5})
     assert different == {
-        "stitch-1", "value-2", "stitch-2", "select", "students-tskd", "scores-tskd",
+        "hops-1", "stitch-1", "value-2", "hops-2", "stitch-2",
+        "select", "students-tskd", "scores-tskd",
     }  # fmt: skip
 
 

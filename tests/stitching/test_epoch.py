@@ -12,9 +12,12 @@ from stitching.cases import Case, GaussianTable, random_case
 from stitching.literal import Literal, literal_decision, literal_epoch, literal_states
 from tskd_ray.data.trajectories import Origin, Trajectories
 from tskd_ray.errors import ConfigError, DataError
+from tskd_ray.stitching.counts import neighbourhood_sizes
 from tskd_ray.stitching.epoch import StitchResult, finish_epoch, stitch_epoch
 from tskd_ray.stitching.hops import HopDecisions, Verdict, decide_hops
+from tskd_ray.stitching.narrow import narrow_hops
 from tskd_ray.stitching.problem import Search, hop_problem
+from tskd_ray.stitching.reached import decide_reached
 
 BATCHES = 25
 CASES_PER_BATCH = 24
@@ -30,7 +33,12 @@ def stitch(case: Case, search: str, n_cells: int) -> StitchResult:
         search=search,  # pyright: ignore[reportArgumentType]
         n_cells=n_cells,
     )
-    return finish_epoch(case.trajectories, problem, decide_hops(problem), **options)
+    return finish_epoch(
+        case.trajectories,
+        decide_hops(problem),
+        neighbours=neighbourhood_sizes(problem),
+        **options,
+    )
 
 
 def assert_same(result: StitchResult, expected: Literal) -> None:
@@ -300,15 +308,77 @@ def test_hops_accepted_best_value_first_are_among_those_dynamics_first() -> None
     assert more > 0
 
 
-def test_decisions_must_cover_the_epoch() -> None:
+def test_what_walks_come_to_must_be_decided_once() -> None:
     case = random_case(3)
     names = ("value", "log_density", "radius")
     options = {k: v for k, v in case.options.items() if k not in ("candidate", "metric")}
     problem = hop_problem(case.trajectories, **{name: options.pop(name) for name in names})
     half = decide_hops(problem, np.arange(problem.n_transitions // 2))
-    for bad in (half, HopDecisions.join([half, half])):
-        with pytest.raises(DataError, match="decided exactly once"):
-            finish_epoch(case.trajectories, problem, bad, **options)
+    with pytest.raises(DataError, match="comes to must be decided"):
+        finish_epoch(case.trajectories, half, **options)
+    with pytest.raises(DataError, match="must not be decided twice"):
+        finish_epoch(case.trajectories, HopDecisions.join([half, half]), **options)
+
+
+@pytest.mark.parametrize("batch", range(4))
+def test_deciding_what_walks_reach_gives_the_same_epoch(
+    batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tskd_ray.stitching.reached.FIRST_LOOK", 2)
+    monkeypatch.setattr("tskd_ray.stitching.reached.LOOK", (1, 3))
+    names = ("value", "log_density", "radius", "candidate", "metric")
+    spared = rounds = 0
+    for seed in range(batch * 40, (batch + 1) * 40):
+        case = random_case(seed)
+        options = dict(case.options)
+        problem = hop_problem(case.trajectories, **{name: options.pop(name) for name in names})
+        asked: list[int] = []
+
+        def decide(transitions: np.ndarray) -> HopDecisions:
+            asked.extend(transitions.tolist())  # noqa: B023
+            return decide_hops(problem, transitions)  # noqa: B023
+
+        reached = decide_reached(case.trajectories, decide)
+        assert len(asked) == len(set(asked)), "nothing is decided twice"
+        everything = finish_epoch(case.trajectories, decide_hops(problem), **options)
+        lazy = finish_epoch(case.trajectories, reached.decisions, **options)
+        for name in ("order", "replaced", "returns", "hops"):
+            np.testing.assert_array_equal(getattr(lazy, name), getattr(everything, name))
+        assert lazy.ends == everything.ends
+        np.testing.assert_array_equal(
+            lazy.trajectories.observations, everything.trajectories.observations
+        )
+        spared += problem.n_transitions - len(asked)
+        rounds = max(rounds, reached.rounds)
+    assert spared > 0
+    assert rounds > 3
+
+
+@pytest.mark.parametrize("batch", range(4))
+def test_a_smaller_radius_follows_from_a_larger_one(batch: int) -> None:
+    again = kept = 0
+    for seed in range(batch * 40, (batch + 1) * 40):
+        case = random_case(seed)
+        names = ("value", "log_density", "candidate", "metric")
+        shared = {name: case.options[name] for name in names}
+        for small, large in ((0.5, 1.0), (1.0, 2.0), (0.1, 9.0), (1.0, 1.0)):
+            wide = decide_hops(hop_problem(case.trajectories, radius=large, **shared))
+            problem = hop_problem(case.trajectories, radius=small, **shared)
+            asked: list[bool] = []
+
+            def decide(transitions: np.ndarray, *, dynamics: bool) -> HopDecisions:
+                asked.extend([dynamics] * len(transitions))  # noqa: B023
+                return decide_hops(problem, transitions, dynamics=dynamics)  # noqa: B023
+
+            narrowed, expected = narrow_hops(problem, wide, decide), decide_hops(problem)
+            for name in ("transitions", "candidate", "verdict"):
+                np.testing.assert_array_equal(
+                    getattr(narrowed, name), getattr(expected, name), err_msg=f"{seed} {name}"
+                )
+            again += sum(asked)
+            kept += int((narrowed.candidate >= 0).sum())
+    assert again > 0
+    assert kept > again / 10
 
 
 @pytest.mark.parametrize(

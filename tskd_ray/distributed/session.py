@@ -91,6 +91,17 @@ def cluster_nodes() -> list[Node]:
     ]
 
 
+def smallest_memory(compute: ComputeConfig) -> int:
+    """Bytes of memory of the smallest node that workers may run on."""
+    own = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if compute.mode == "local":
+        return own
+    import ray
+
+    nodes = [node["Resources"].get("memory") for node in ray.nodes() if node["Alive"]]
+    return int(min([memory for memory in nodes if memory], default=own))
+
+
 def worker_slots(compute: ComputeConfig, nodes: list[Node], *, gpu: bool) -> int:
     """How many workers fit on the nodes at once, were nothing else running."""
     slots = 0

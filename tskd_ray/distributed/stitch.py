@@ -14,7 +14,7 @@ import time
 import warnings
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +34,7 @@ def decide_hops_distributed(
     compute: ComputeConfig,
     *,
     transitions: IntArray | None = None,
+    dynamics: bool = True,
     block: int = PIECE,
     progress: Progress = silent,
 ) -> tuple[HopDecisions, float]:
@@ -46,6 +47,7 @@ def decide_hops_distributed(
         problem_folder: Written by `HopProblem.save`, where every worker can read it.
         compute: Workers, and CPUs of each.
         transitions: (n,) distinct numbers; default all.
+        dynamics: As in `decide_hops`.
         block: Transitions per call; no part of the result.
         progress: Told the transitions decided.
 
@@ -70,7 +72,8 @@ def decide_hops_distributed(
         rows = np.arange(len(wanted))
         places = [rows[start : start + block] for start in range(0, len(rows), block)]
         asked = np.zeros(len(wanted), dtype=np.int64)
-        for table in answers(problem_folder, number, wanted, places, compute):
+        ask = _Ask(str(problem_folder), number, dynamics, compute.threads)
+        for table in answers(ask, wanted, places, compute):
             at, part, cpu_seconds = _read(table)
             found.take_in(at, part)
             asked[at] += 1
@@ -81,7 +84,7 @@ def decide_hops_distributed(
         _check_complete(asked)
         return found
 
-    decisions = decide_by_shards(problem, transitions, search)
+    decisions = decide_by_shards(problem, transitions, search, dynamics=dynamics)
     return decisions, 0.0 if in_process else elsewhere
 
 
@@ -94,14 +97,19 @@ def _check_complete(asked: IntArray) -> None:
         )
 
 
+class _Ask(NamedTuple):
+    """What a worker does for each block."""
+
+    folder: str
+    shard: int
+    dynamics: bool
+    threads: int
+
+
 def _in_process(
-    folder: Path,
-    number: int,
-    wanted: IntArray,
-    places: list[IntArray],
-    compute: ComputeConfig,
+    ask: _Ask, wanted: IntArray, places: list[IntArray], compute: ComputeConfig
 ) -> Iterator[Any]:
-    searcher = _Searcher(str(folder), number, compute.threads)
+    searcher = _Searcher(ask)
     for rows in places:
         yield searcher({"row": rows, "transition": wanted[rows]})
 
@@ -109,8 +117,8 @@ def _in_process(
 class _Searcher:
     """Lives in an actor of Ray Data; one block of transitions per call."""
 
-    def __init__(self, folder: str, number: int, threads: int) -> None:
-        self._folder, self._number, self._threads = Path(folder), number, threads
+    def __init__(self, ask: _Ask) -> None:
+        self._ask, self._folder = ask, Path(ask.folder)
         self._problem: HopProblem | None = None
 
     def __call__(self, batch: dict[str, Any]) -> Any:
@@ -134,15 +142,14 @@ class _Searcher:
     def _search(self, transitions: IntArray) -> Found:
         # opened here, not at birth: Ray Data would take a bad folder for a lost actor
         self._problem = self._problem or HopProblem.open(self._folder)
-        return search_shard(self._problem, self._number, transitions, threads=self._threads)
+        _, shard, dynamics, threads = self._ask
+        return search_shard(
+            self._problem, shard, transitions, dynamics=dynamics, threads=threads
+        )
 
 
 def _on_ray(
-    folder: Path,
-    number: int,
-    wanted: IntArray,
-    places: list[IntArray],
-    compute: ComputeConfig,
+    ask: _Ask, wanted: IntArray, places: list[IntArray], compute: ComputeConfig
 ) -> Iterator[Any]:
     from ray.exceptions import RayError
 
@@ -153,7 +160,7 @@ def _on_ray(
         blocks = [pa.table({"row": rows, "transition": wanted[rows]}) for rows in places]
         found = data.from_arrow(blocks).map_batches(
             _Searcher,
-            fn_constructor_args=(str(folder), number, compute.threads),
+            fn_constructor_args=(ask,),
             batch_size=None,
             batch_format="numpy",
             compute=data.ActorPoolStrategy(size=size),

@@ -122,6 +122,13 @@ class ArtifactStore:
                 )
         return Artifact(key=key, manifest=manifest)
 
+    def finished(self, stage: str) -> Iterator[Artifact]:
+        """All finished artifacts of a stage."""
+        for folder in self._folders(f"artifacts/{stage}"):
+            artifact = self.find(ArtifactKey(stage=stage, digest=folder.rsplit("/", 1)[-1]))
+            if artifact is not None:
+                yield artifact
+
     def fetch(self, artifact: Artifact, *, verify: bool = False) -> Path:
         """A local folder with the artifact's parts: its own if local, else a verified copy.
 

@@ -9,14 +9,15 @@ from tskd_ray.config.schema import Config
 from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore
 from tskd_ray.pipeline.cost import Meter
 from tskd_ray.pipeline.graph import Node
-from tskd_ray.pipeline.spread import fetch, run_generation, run_stitching
+from tskd_ray.pipeline.hops import run_hops
+from tskd_ray.pipeline.spread import fetch, run_generation
 from tskd_ray.pipeline.stages import TASKS, Work
 from tskd_ray.progress import Progress, silent
 
-ON_GPU = ("ddr1", "ddr2")
+ON_GPU = ("ddr1", "ddr2", "stitch")
 """Stages that use `compute.device`; the others' networks are too small to gain."""
 
-SPREAD = ("generate", "stitch")
+SPREAD = ("generate", "hops")
 """Stages that are no task but ask the cluster for workers of their own."""
 
 
@@ -58,8 +59,8 @@ def do_node(
             progress=progress,
             info=attempt.info,
         )
-        if node.stage == "stitch":
-            run_stitching(work, meter)
+        if node.stage == "hops":
+            run_hops(store, node, inputs, work, meter)
         else:
             TASKS[node.stage](work)
         attempt.info |= {**meter.figures(), **(info or {})}

@@ -1,8 +1,8 @@
 """The stages of a run as a graph: what each reads, and so its key. Building runs nothing.
 
     data ─┬─ ddr1 · ddr2 · inverse-dynamics · transition · termination · dynamics
-          ├─ students-recorded · students-filtered ──────────────────────┐
-          └─ generate-k ── value-k ── stitch-k ── … ── select ── students-tskd ── scores
+          ├─ students-recorded · students-filtered ────────────────────┐
+          └─ generate-k ─ value-k ─ hops-k ─ stitch-k ─ … ─ select ─ students-tskd ─ scores
 
 Every key follows from the configuration and the data's content alone, so a sweep can be
 planned, and what its trials share be counted, before anything runs.
@@ -32,13 +32,17 @@ VERSIONS = {
     "dynamics": "1",
     "generate": "1",
     "value": "1",
-    "stitch": "1",
+    "hops": "1",
+    "stitch": "2",
     "select": "1",
     "students": "1",
     "scores": "1",
     "fidelity": "1",
 }
 """Of each stage's code: raise one when its results change; stale artifacts stay behind."""
+
+HOPS = ("radius", "metric", "candidate", "decide")
+"""What of `stitch` the decisions of hops depend on."""
 
 TEACHER = ("ddr1", "inverse-dynamics", "transition", "termination")
 """What generation needs."""
@@ -109,16 +113,20 @@ def _add_students(
 
 
 def _add_epoch(graph: _Graph, config: Config, k: int, previous: str) -> str:
-    """Generation, V and stitching of epoch k; the name of its D."""
+    """Generation, V, hops and stitching of epoch k; the name of its D."""
     joined = (previous, *_generate(graph, config, k))
     value = {"fit": config.stitch.value, "discount": config.teacher.discount}
     graph.add(f"value-{k}", "stitch", value, joined, "value")
-    # Every search gives the same hops, and the models have keys of their own.
-    elsewhere = {"epochs", "members", "best_members", "dynamics", "value", "search"}
-    settings = config.stitch.model_dump(mode="json", exclude=elsewhere)
-    settings["reward_sampler"] = _plain(config.teacher.reward_sampler)
-    inputs = (*joined, f"value-{k}", "dynamics", "inverse-dynamics", "ddr2")
-    graph.add(f"stitch-{k}", "stitch", settings, inputs, "stitch")
+    hops = _fields(config.stitch, *HOPS)
+    if config.stitch.search == "faiss-ivf":  # all others are exact and give the same hops
+        hops["search"] = config.stitch.search
+    graph.add(f"hops-{k}", "stitch", hops, (*joined, f"value-{k}", "dynamics"), "hops")
+    walks = {
+        **_fields(config.stitch, "acceptance", "improvement", "on_cycle"),
+        "reward_sampler": config.teacher.reward_sampler,
+    }
+    inputs = (*joined, f"hops-{k}", "inverse-dynamics", "ddr2")
+    graph.add(f"stitch-{k}", "stitch", walks, inputs, "stitch")
     return f"stitch-{k}"
 
 

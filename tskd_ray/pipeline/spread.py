@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import json
 import time
-import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tskd_ray.config.schema import Config, RadiusConfig
+from tskd_ray.config.schema import Config
 from tskd_ray.data.arrays import load_arrays, save_arrays
 from tskd_ray.data.trajectories import EnvironmentSpec, Trajectories
 from tskd_ray.distributed.generate import Arrays, Shard, generate_shards, plan_shards
-from tskd_ray.distributed.outcome import torch_threads
-from tskd_ray.distributed.stitch import decide_hops_distributed
 from tskd_ray.distributed.tasks import Task, run_tasks
 from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore
 from tskd_ray.pipeline.cost import Meter
-from tskd_ray.pipeline.stages import Work
 from tskd_ray.progress import Progress, silent
-from tskd_ray.types import Float32Array, FloatArray
 
 _COLUMNS = (
     "observations", "actions", "rewards", "offsets", "terminated", "truncated", "origin",
@@ -143,72 +137,6 @@ def run_generation(
         attempt.info |= {**figures, **info}
 
 
-def run_stitching(work: Work, meter: Meter) -> None:
-    """One epoch of Algorithm 4 on D ∪ new; the hop search goes through Ray Data.
-
-    Args:
-        work: The stage; its inputs are D, the new trajectories, V, the dynamics, the inverse
-            dynamics and DDR-II. The frozen snapshot that workers map is written into
-            its scratch, which must be on storage that all of them reach.
-        meter: Told the CPU seconds of the workers.
-    """
-    from tskd_ray.models.forward_dynamics import ForwardDynamics
-    from tskd_ray.models.inverse_dynamics import InverseDynamics
-    from tskd_ray.models.value import TwinValue
-    from tskd_ray.stitching.epoch import finish_epoch
-    from tskd_ray.stitching.problem import hop_problem
-
-    config, settings = work.config, work.config.stitch
-    joined = work.joined()
-    (value_folder,) = (path for name, path in work.inputs.items() if name.startswith("value-"))
-    with torch_threads(config.compute.threads):
-        radius = _radius(joined, config)
-        problem = hop_problem(
-            joined,
-            value=TwinValue.load(value_folder).predict,
-            log_density=ForwardDynamics.load(work.inputs["dynamics"]),
-            radius=radius,
-            candidate=settings.candidate,
-            metric=settings.metric,
-            search=settings.search,
-        )
-        # A folder of its own: overwriting what another command's workers map would kill them.
-        folder = work.scratch / f"problem-{uuid.uuid4().hex}"
-        problem.save(folder)
-        decisions, elsewhere = decide_hops_distributed(
-            folder, joined.n_steps, config.compute, progress=work.progress
-        )
-        meter.elsewhere += elsewhere
-        spec = joined.environment
-        limit = spec.max_episode_steps if spec is not None else None
-        generated = sum(
-            load_arrays(path).n_episodes
-            for name, path in work.inputs.items()
-            if name.startswith("generate-")
-        )
-        result = finish_epoch(
-            joined,
-            problem,
-            decisions,
-            action=InverseDynamics.load(work.inputs["inverse-dynamics"]).predict,
-            reward=lambda states, next_states: _apart(
-                meter,
-                config,
-                price_hops,
-                ddr2=work.inputs["ddr2"],
-                states=states,
-                next_states=next_states,
-            ),
-            acceptance=settings.acceptance,
-            improvement=settings.improvement,
-            on_cycle=settings.on_cycle,
-            max_length=int(limit or joined.lengths.max()),
-            keep=joined.n_episodes - generated,
-        )
-    save_arrays(replace(result.trajectories, environment=spec), work.out)
-    work.write_json("counts", {"radius": radius, "counts": asdict(result.counts)})
-
-
 def plan_vitals(
     *,
     store: ArtifactStore,
@@ -225,24 +153,6 @@ def plan_vitals(
     recorded = load_arrays(folders["data"])
     errors = plan_errors(teacher, recorded, config.generate, config.seed)
     return errors, meter.own_seconds
-
-
-def price_hops(
-    *,
-    ddr2: Path,
-    config: Config,
-    states: FloatArray,
-    next_states: FloatArray,
-    progress: Progress = silent,
-) -> tuple[Float32Array, float]:
-    """DDR-II's reward of each hop, and its CPU seconds; a task of `run_tasks`."""
-    from tskd_ray.diffusion.ddr import RewardDiffuser
-
-    meter = Meter()
-    diffuser = RewardDiffuser.load(ddr2, config.compute.device)
-    sampler = config.teacher.reward_sampler
-    rewards = diffuser.reward(states, next_states, sampler=sampler, seed=config.seed)
-    return rewards, meter.own_seconds
 
 
 def _apart(
@@ -262,20 +172,6 @@ def fetch(store: ArtifactStore, key: ArtifactKey) -> Path:
     artifact = store.find(key)
     assert artifact is not None, f"{key.stage} runs after its inputs"
     return store.fetch(artifact)
-
-
-def _radius(trajectories: Trajectories, config: Config) -> float:
-    from tskd_ray.stitching.radius import suggest_radius
-
-    radius = config.stitch.radius
-    if isinstance(radius, RadiusConfig):
-        return suggest_radius(
-            trajectories.observations,
-            radius.neighbours,
-            config.seed,
-            metric=config.stitch.metric,
-        )
-    return float(radius)
 
 
 def _trajectories(

@@ -2,23 +2,28 @@
 
 A stage reads its inputs' folders, writes its parts into `out` and may keep training state in
 `scratch`, which outlives a kill. Generation and the hop search are spread over workers and live
-in `spread.py`.
+in `spread.py` and `hops.py`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tskd_ray.config.schema import Config
 from tskd_ray.data.arrays import load_arrays, save_arrays
 from tskd_ray.data.trajectories import Trajectories
+from tskd_ray.pipeline.cost import Meter
 from tskd_ray.progress import Progress, silent
+from tskd_ray.types import Float32Array, FloatArray
+
+if TYPE_CHECKING:
+    from tskd_ray.stitching.hops import HopDecisions
 
 REPLAYED_EPISODES = 20
 
@@ -141,6 +146,72 @@ def fit_value(work: Work) -> None:
     )
 
 
+def stitch(work: Work) -> None:
+    """One epoch of Algorithm 4 on D ∪ new, from its hop decisions to the next D."""
+    from tskd_ray.models.inverse_dynamics import InverseDynamics
+    from tskd_ray.stitching.epoch import finish_epoch
+
+    config, settings = work.config, work.config.stitch
+    joined = work.joined()
+    (hops,) = (path for name, path in work.inputs.items() if name.startswith("hops-"))
+    about = json.loads((hops / "hops.json").read_text())
+    spec = joined.environment
+    limit = spec.max_episode_steps if spec is not None else None
+    generated = sum(
+        load_arrays(path).n_episodes
+        for name, path in work.inputs.items()
+        if name.startswith("generate-")
+    )
+    result = finish_epoch(
+        joined,
+        load_decisions(hops),
+        neighbours=about["neighbours"],
+        action=InverseDynamics.load(work.inputs["inverse-dynamics"]).predict,
+        reward=lambda states, next_states: price_hops(
+            ddr2=work.inputs["ddr2"], config=config, states=states, next_states=next_states
+        )[0],
+        acceptance=settings.acceptance,
+        improvement=settings.improvement,
+        on_cycle=settings.on_cycle,
+        max_length=int(limit or joined.lengths.max()),
+        keep=joined.n_episodes - generated,
+    )
+    save_arrays(replace(result.trajectories, environment=spec), work.out)
+    work.write_json("counts", {"radius": about["radius"], "counts": asdict(result.counts)})
+
+
+def load_decisions(folder: Path) -> HopDecisions:
+    """What a `hops` stage decided: all transitions, or those that walks reach."""
+    from tskd_ray.stitching.hops import HopDecisions
+
+    candidate = np.load(folder / "candidate.npy", allow_pickle=False)
+    some = folder / "transitions.npy"
+    transitions = np.load(some, allow_pickle=False) if some.is_file() else None
+    return HopDecisions(
+        transitions=np.arange(len(candidate)) if transitions is None else transitions,
+        candidate=candidate,
+        verdict=np.load(folder / "verdict.npy", allow_pickle=False),
+    )
+
+
+def price_hops(
+    *,
+    ddr2: Path,
+    config: Config,
+    states: FloatArray,
+    next_states: FloatArray,
+    progress: Progress = silent,
+) -> tuple[Float32Array, float]:
+    """DDR-II's reward of each hop, and its CPU seconds; may be a task of `run_tasks`."""
+    from tskd_ray.diffusion.ddr import RewardDiffuser
+
+    meter = Meter()
+    diffuser = RewardDiffuser.load(ddr2, config.compute.device)
+    sampler = config.teacher.reward_sampler
+    rewards = diffuser.reward(states, next_states, sampler=sampler, seed=config.seed)
+    return rewards, meter.own_seconds
+
+
 def select_trajectories(work: Work) -> None:
     """D_BC: what of D_K the student learns from."""
     from tskd_ray.training.select import select
@@ -257,6 +328,7 @@ TASKS: dict[str, Callable[[Work], None]] = {
     "termination": train_termination,
     "dynamics": train_dynamics,
     "value": fit_value,
+    "stitch": stitch,
     "select": select_trajectories,
     "students": train_students,
     "scores": score_students,

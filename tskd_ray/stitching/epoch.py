@@ -5,63 +5,37 @@ E episodes · N steps · S states · d observation dim · a action dim
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import numpy as np
 
 from tskd_ray.data.trajectories import Origin, Trajectories, ranges
 from tskd_ray.errors import ConfigError, DataError
+from tskd_ray.stitching.counts import (
+    StitchCounts,
+    count_epoch,
+    episode_of_state,
+    neighbourhood_sizes,
+)
 from tskd_ray.stitching.densities import GaussianArrays, GaussianModel, LogDensity
-from tskd_ray.stitching.hops import HopDecisions, Verdict, count_neighbours, decide_hops
+from tskd_ray.stitching.hops import HopDecisions, decide_hops
 from tskd_ray.stitching.problem import (
     Candidate,
-    HopProblem,
     Metric,
     Search,
     hop_problem,
     in_blocks,
 )
-from tskd_ray.stitching.walks import END_NAMES, OnCycle, Walks, follow_hops
+from tskd_ray.stitching.walks import END_NAMES, UNDECIDED, OnCycle, Walks, follow_hops
 from tskd_ray.types import BoolArray, Float64Array, FloatArray, IntArray
 
 Improvement = Literal["absolute", "paper"]
 PairModel = Callable[[FloatArray, FloatArray], FloatArray]
 
-_SAMPLE = 512
-"""Transitions whose neighbourhoods are counted in full for the report."""
-
 _PATH = 2**23
 """Steps of walks held at a time while returns are summed."""
-
-_QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class StitchCounts:
-    """Vital signs of an epoch (D18, D19, D21, D23), for `metrics.json` and the report."""
-
-    episodes: int
-    transitions: int
-    neighbours: tuple[float, ...]  # 0, 25, 50, 75, 100 % of neighbourhood sizes, on a sample
-    better_share: float  # share of transitions with a better-valued neighbour
-    hops_accepted: int
-    refused_no_neighbour: int
-    refused_no_better: int
-    refused_dynamics: int
-    hops_used: int  # distinct ones on some walk
-    ends_terminated: int
-    ends_truncated: int
-    ends_cycle: int
-    ends_cap: int
-    replaced: int
-    replaced_cyclic: int  # came back to a state they had left
-    replaced_foreign_limit: int  # ended by the time limit of another trajectory
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values by name."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -116,7 +90,7 @@ def stitch_epoch(
             its own trajectory.
         keep: T, how many of the best to return; default as many as came in.
         metric: "raw", or "standardized" distances (D19).
-        search: "auto", "cells" or "faiss-flat"; the result is the same.
+        search: As of `hop_problem`; the result is the same but for "faiss-ivf".
         threads: Of the cell search; the result is the same.
 
     Raises:
@@ -137,8 +111,8 @@ def stitch_epoch(
     )
     return finish_epoch(
         trajectories,
-        problem,
         decide_hops(problem, threads=threads),
+        neighbours=neighbourhood_sizes(problem),
         action=action,
         reward=reward,
         acceptance=acceptance,
@@ -151,32 +125,43 @@ def stitch_epoch(
 
 def finish_epoch(
     trajectories: Trajectories,
-    problem: HopProblem,
     decisions: HopDecisions,
     *,
     action: PairModel,
     reward: PairModel,
+    neighbours: Sequence[float] = (),
     acceptance: float = 0.1,
     improvement: Improvement = "absolute",
     on_cycle: OnCycle = "stop",
     max_length: int = 1000,
     keep: int | None = None,
 ) -> StitchResult:
-    """From the decisions of all transitions to the next D; arguments as `stitch_epoch`.
+    """From decisions to the next D; arguments as `stitch_epoch`.
+
+    Args:
+        trajectories: D'.
+        decisions: Of all transitions, or at least of those that walks come to.
+        action: As in `stitch_epoch`, as what follows.
+        reward: Likewise.
+        neighbours: `neighbourhood_sizes`, for the counts.
+        acceptance: p̃.
+        improvement: D14.
+        on_cycle: D21.
+        max_length: Steps of a walk.
+        keep: T.
 
     Raises:
-        DataError: If a transition is missing among the decisions or there twice.
+        DataError: If a transition that a walk comes to is not decided, or one is twice.
     """
     _check(acceptance, improvement, on_cycle, max_length, keep)
     n = trajectories.n_steps
-    if not np.array_equal(np.sort(decisions.transitions), np.arange(n)):
-        raise DataError(
-            f"Each of the {n} transitions must be decided exactly once. Got "
-            f"{len(decisions.transitions)} decisions of "
-            f"{len(np.unique(decisions.transitions))} transitions."
-        )
-    destination = np.empty(n, dtype=np.int64)
+    destination = np.full(n, UNDECIDED, dtype=np.int64)
     destination[decisions.transitions] = decisions.candidate
+    if (destination != UNDECIDED).sum() != len(decisions.transitions):
+        raise DataError(
+            f"A transition must not be decided twice. Got {len(decisions.transitions)} "
+            f"decisions of {(destination != UNDECIDED).sum()} transitions."
+        )
     walks = follow_hops(trajectories, destination, on_cycle=on_cycle, max_length=max_length)
 
     used = np.flatnonzero(walks.used)  # sorted by step, hence by source state
@@ -197,7 +182,7 @@ def finish_epoch(
         returns=returns,
         hops=hops,
         ends=tuple(END_NAMES[end] for end in walks.end),
-        counts=_count(trajectories, problem, decisions, walks, replaced),
+        counts=count_epoch(trajectories, neighbours, decisions, walks, replaced),
     )
 
 
@@ -283,12 +268,8 @@ def _end_flags(
 ) -> tuple[BoolArray, BoolArray]:
     """Flags of the episode whose final state a walk reached; cycle and cap are truncations."""
     cut = walks.end[episodes] >= END_NAMES.index("cycle")
-    landed = _episode_of_state(old, walks.last_state[episodes])
+    landed = episode_of_state(old, walks.last_state[episodes])
     return ~cut & old.terminated[landed], cut | old.truncated[landed]
-
-
-def _episode_of_state(trajectories: Trajectories, states: IntArray) -> IntArray:
-    return np.searchsorted(trajectories.state_offsets, states, side="right") - 1
 
 
 def _predicted(
@@ -304,41 +285,6 @@ def _predicted(
             f"Got {rows.shape} in all for {len(sources)} pairs."
         )
     return rows.astype(like.dtype)
-
-
-def _count(
-    trajectories: Trajectories,
-    problem: HopProblem,
-    decisions: HopDecisions,
-    walks: Walks,
-    replaced: BoolArray,
-) -> StitchCounts:
-    n = trajectories.n_steps
-    sample = np.unique(np.linspace(0, n - 1, min(n, _SAMPLE)).astype(np.int64))
-    sizes = np.quantile(count_neighbours(problem, sample), _QUANTILES)
-    verdicts = np.bincount(decisions.verdict, minlength=len(Verdict))
-    ends = np.bincount(walks.end, minlength=len(END_NAMES))
-    own = np.arange(trajectories.n_episodes)
-    foreign = _episode_of_state(trajectories, walks.last_state) != own
-    at_limit = walks.end == END_NAMES.index("truncated")
-    return StitchCounts(
-        episodes=trajectories.n_episodes,
-        transitions=n,
-        neighbours=tuple(float(size) for size in sizes),
-        better_share=float(verdicts[Verdict.ACCEPTED] + verdicts[Verdict.DYNAMICS]) / n,
-        hops_accepted=int(verdicts[Verdict.ACCEPTED]),
-        refused_no_neighbour=int(verdicts[Verdict.NO_NEIGHBOUR]),
-        refused_no_better=int(verdicts[Verdict.NO_BETTER]),
-        refused_dynamics=int(verdicts[Verdict.DYNAMICS]),
-        hops_used=int(walks.used.sum()),
-        ends_terminated=int(ends[0]),
-        ends_truncated=int(ends[1]),
-        ends_cycle=int(ends[2]),
-        ends_cap=int(ends[3]),
-        replaced=int(replaced.sum()),
-        replaced_cyclic=int((replaced & walks.cyclic).sum()),
-        replaced_foreign_limit=int((replaced & foreign & at_limit).sum()),
-    )
 
 
 def _check(

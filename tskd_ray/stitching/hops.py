@@ -84,26 +84,35 @@ class Found:
 
 
 def decide_hops(
-    problem: HopProblem, transitions: IntArray | None = None, *, threads: int = 1
+    problem: HopProblem,
+    transitions: IntArray | None = None,
+    *,
+    dynamics: bool = True,
+    threads: int = 1,
 ) -> HopDecisions:
     """Decide transitions of an epoch; the result does not depend on how they are split.
 
     Args:
         problem: The epoch's frozen snapshot.
         transitions: (n,) numbers, in any order; default all.
+        dynamics: False asks only whether something better is near; then nothing is accepted,
+            and `Verdict.DYNAMICS` says that something is.
         threads: Of the search. A callable density is called in this thread only.
 
     Reference: docs/algorithm.md, D16 to D18.
     """
     if transitions is None:
         transitions = np.arange(problem.n_transitions, dtype=np.int64)
-    return decide_by_shards(
-        problem, transitions, partial(search_shard, problem, threads=threads)
-    )
+    search = partial(search_shard, problem, dynamics=dynamics, threads=threads)
+    return decide_by_shards(problem, transitions, search, dynamics=dynamics)
 
 
 def decide_by_shards(
-    problem: HopProblem, transitions: IntArray, search: Callable[[int, IntArray], Found]
+    problem: HopProblem,
+    transitions: IntArray,
+    search: Callable[[int, IntArray], Found],
+    *,
+    dynamics: bool = True,
 ) -> HopDecisions:
     """Ask shard after shard, best values first, about the transitions that are still open.
 
@@ -111,12 +120,13 @@ def decide_by_shards(
         problem: The epoch's frozen snapshot.
         transitions: (n,) numbers.
         search: Of a shard's number and transitions; `search_shard`, here or on workers.
+        dynamics: As in `decide_hops`.
     """
     found = Found.nothing(len(transitions), problem)
     threshold = problem.threshold[transitions]
     for number, shard in enumerate(problem.shards):
         settled = found.rank < problem.nothing
-        if problem.candidate == "best_value_first":
+        if problem.candidate == "best_value_first" or not dynamics:
             settled |= found.better  # the best one was tested, and refused
         # Nothing better is here, and whether something else is near is known.
         settled |= (threshold <= shard.first) & (found.better | found.near)
@@ -138,13 +148,18 @@ def _verdicts(problem: HopProblem, transitions: IntArray, found: Found) -> HopDe
 
 
 def search_shard(
-    problem: HopProblem, number: int, transitions: IntArray, *, threads: int = 1
+    problem: HopProblem,
+    number: int,
+    transitions: IntArray,
+    *,
+    dynamics: bool = True,
+    threads: int = 1,
 ) -> Found:
     """What shard `number` has for each of the transitions; (n,) numbers in any order."""
     shard = problem.shards[number]
 
     def search(chunk: IntArray) -> Found:
-        return _search_piece(problem, shard, chunk)
+        return _search_piece(problem, shard, chunk, dynamics=dynamics)
 
     found = Found.nothing(len(transitions), problem)
     for rows, part in _by_piece(problem, shard, transitions, search, threads):
@@ -222,9 +237,14 @@ def _by_piece(
         return list(pool.map(piece, starts))
 
 
-def _search_piece(problem: HopProblem, shard: Shard, chunk: IntArray) -> Found:
+def _search_piece(
+    problem: HopProblem, shard: Shard, chunk: IntArray, *, dynamics: bool
+) -> Found:
     gaussians = problem.gaussians
-    if (
+    if not dynamics:
+        better = shard.lowest(problem, chunk, _no_floor(chunk), 1)[:, 0] < problem.nothing
+        rank = np.full(len(chunk), problem.nothing, dtype=np.int64)
+    elif (
         problem.candidate == "dynamics_first"
         and isinstance(shard, CellShard)
         and gaussians is not None

@@ -16,7 +16,7 @@ import numpy as np
 
 from tskd_ray.data.trajectories import Trajectories, ranges
 from tskd_ray.stitching.hops import HopDecisions
-from tskd_ray.stitching.walks import steps_of_states
+from tskd_ray.stitching.walks import UNDECIDED, steps_of_states
 from tskd_ray.types import IntArray
 
 FIRST_LOOK = 64
@@ -54,7 +54,7 @@ def decide_reached(
     n = trajectories.n_steps
     last_step = np.repeat(trajectories.offsets[1:] - 1, trajectories.lengths)
     step_of_state = steps_of_states(trajectories)
-    destination = np.full(n, UNKNOWN, dtype=np.int64)
+    destination = np.full(n, UNDECIDED, dtype=np.int64)
     visited = np.zeros(n, dtype=np.bool_)
     waiting = np.array(trajectories.offsets[:-1], dtype=np.int64)
     visited[waiting] = True
@@ -63,7 +63,7 @@ def decide_reached(
     while len(waiting):
         ahead = np.minimum(look, last_step[waiting] + 1 - waiting)
         wanted = np.unique(ranges(waiting, ahead))
-        wanted = wanted[destination[wanted] == UNKNOWN]
+        wanted = wanted[destination[wanted] == UNDECIDED]
         part = decide(wanted)
         parts.append(part)
         destination[part.transitions] = part.candidate
@@ -71,13 +71,9 @@ def decide_reached(
         accepted = sum(int((p.candidate >= 0).sum()) for p in parts)
         share = accepted / sum(len(p.transitions) for p in parts)
         if share < RARE:
-            parts.append(decide(np.flatnonzero(destination == UNKNOWN)))
+            parts.append(decide(np.flatnonzero(destination == UNDECIDED)))
             rounds += 1
             break
         look = int(np.clip(0.5 / share, *LOOK))
         waiting = advance(waiting, trajectories.step_state, destination, step_of_state, visited)
     return Reached(decisions=HopDecisions.join(parts), rounds=rounds)
-
-
-UNKNOWN = -2
-"""In place of a destination, where nothing has been decided."""

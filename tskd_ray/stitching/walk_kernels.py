@@ -26,6 +26,7 @@ class Graph(NamedTuple):
     source: IntArray  # (N,) state number that each step leaves
     successor: IntArray  # (N,) state number it arrives at, recorded or hopped to
     hop: BoolArray  # (N,)
+    decided: BoolArray  # (N,)
     step_of_state: IntArray  # (S,) step that leaves the state; -1 for final ones
     terminal: BoolArray  # (S,)
 
@@ -44,12 +45,18 @@ class Ends(NamedTuple):
 @compiled
 def follow(
     first_step: IntArray, cap: IntArray, graph: Graph, stop_at_cycle: bool, ends: Ends
-) -> None:
-    """Walk from each of `first_step`, (E,), for at most `cap`, (E,), steps; fills `ends`."""
+) -> int:
+    """Walk from each of `first_step`, (E,), for at most `cap`, (E,), steps; fills `ends`.
+
+    Returns:
+        An undecided step that a walk came to, where the work ends at once; -1 if none did.
+    """
     left_by = np.full(graph.step_of_state.shape[0], -1, dtype=np.int64)
     for walk in range(first_step.shape[0]):
         step = first_step[walk]
         while True:
+            if not graph.decided[step]:
+                return int(step)
             left_by[graph.source[step]] = walk
             ends.length[walk] += 1
             if graph.hop[step]:
@@ -69,6 +76,7 @@ def follow(
                 ends.end[walk] = CAP
                 break
         ends.last_state[walk] = state
+    return -1
 
 
 @compiled

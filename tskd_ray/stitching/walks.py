@@ -13,9 +13,13 @@ from typing import Literal
 import numpy as np
 
 from tskd_ray.data.trajectories import Trajectories
+from tskd_ray.errors import DataError
 from tskd_ray.types import BoolArray, Int8Array, IntArray
 
 OnCycle = Literal["stop", "cap"]
+
+UNDECIDED = -2
+"""In place of a destination, where nothing has been decided."""
 
 END_NAMES = ("terminated", "truncated", "cycle", "cap")
 """How a walk ended: in a final state with its episode's flag, in a cycle, or at its cap."""
@@ -58,9 +62,13 @@ def follow_hops(
 
     Args:
         trajectories: D'.
-        destination: (N,) state number to hop to at each step, or -1 to go on as recorded.
+        destination: (N,) state number to hop to at each step, -1 to go on as recorded, or
+            `UNDECIDED` where no walk may come.
         on_cycle: "stop" ends a walk when its next state has been left before; "cap" goes on.
         max_length: Steps after which a walk is cut, but never below its episode's own length.
+
+    Raises:
+        DataError: If a walk comes to an undecided step.
     """
     from tskd_ray.stitching.walk_kernels import Ends, Graph, follow
 
@@ -73,6 +81,7 @@ def follow_hops(
         source=trajectories.step_state,
         successor=np.where(hop, destination, trajectories.step_state + 1),
         hop=hop,
+        decided=destination != UNDECIDED,
         step_of_state=step_of_state,
         terminal=terminal,
     )
@@ -86,7 +95,12 @@ def follow_hops(
     )
     first_step = np.array(trajectories.offsets[:-1], dtype=np.int64)
     cap = np.maximum(max_length, trajectories.lengths)
-    follow(first_step, cap, graph, on_cycle == "stop", ends)
+    undecided = follow(first_step, cap, graph, on_cycle == "stop", ends)
+    if undecided >= 0:
+        raise DataError(
+            "Every transition that a walk comes to must be decided. "
+            f"Transition {undecided} is not."
+        )
     return Walks(
         **ends._asdict(),
         first_step=first_step,

@@ -1,0 +1,195 @@
+"""The hop decisions of an epoch, spread over workers by Ray Data."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from tskd_ray.config.schema import Config, RadiusConfig
+from tskd_ray.data.trajectories import Trajectories
+from tskd_ray.distributed.outcome import torch_threads
+from tskd_ray.distributed.session import smallest_memory
+from tskd_ray.distributed.stitch import decide_hops_distributed
+from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore, artifact_key
+from tskd_ray.pipeline.cost import Meter
+from tskd_ray.pipeline.graph import VERSIONS, Node
+from tskd_ray.pipeline.stages import Work, load_decisions
+from tskd_ray.progress import Progress
+from tskd_ray.stitching.hops import PIECE, HopDecisions
+from tskd_ray.stitching.narrow import narrow_hops
+from tskd_ray.stitching.problem import HopProblem
+from tskd_ray.stitching.reached import decide_reached
+from tskd_ray.types import IntArray
+
+_WORTH_ROUNDS = 500_000
+"""Transitions from which on rounds of decisions, seconds each, may save more than they cost."""
+
+_INDEX_SHARE = 0.5
+"""Of a node's memory; the rest is the workers' and Ray's."""
+
+
+def run_hops(
+    store: ArtifactStore,
+    node: Node,
+    inputs: Mapping[str, ArtifactKey],
+    work: Work,
+    meter: Meter,
+) -> None:
+    """Decide the hops of one epoch.
+
+    Args:
+        store: Where decisions at a larger radius may be.
+        node: The stage; what its key is made of, but for the radius, must be the same there.
+        inputs: Keys by name.
+        work: Its inputs are D, the new trajectories, V and the dynamics. The frozen snapshot
+            that workers map is written into its scratch, on storage that all of them reach.
+        meter: Told the CPU seconds of the workers.
+    """
+    from tskd_ray.models.forward_dynamics import ForwardDynamics
+    from tskd_ray.models.value import TwinValue
+    from tskd_ray.stitching.counts import neighbourhood_sizes
+    from tskd_ray.stitching.problem import hop_problem
+
+    config, settings = work.config, work.config.stitch
+    joined = work.joined()
+    (value_folder,) = (path for name, path in work.inputs.items() if name.startswith("value-"))
+    with torch_threads(config.compute.threads):
+        radius = resolve_radius(joined, config)
+        # A folder of its own: overwriting what another command's workers map would kill them.
+        folder = work.scratch / f"problem-{uuid.uuid4().hex}"
+        problem = hop_problem(
+            joined,
+            value=TwinValue.load(value_folder).predict,
+            log_density=ForwardDynamics.load(work.inputs["dynamics"]),
+            radius=radius,
+            candidate=settings.candidate,
+            metric=settings.metric,
+            search=settings.search,
+            shard_states=_shard_states(joined, config),
+            folder=folder,
+        )
+        family = _family(node, inputs)
+        wide = _wider(store, family, radius)
+        decider = _Decider(folder, config, joined.n_steps, work.progress)
+        decisions, rounds = _decide(joined, problem, settings.decide, wide, decider)
+        sizes = neighbourhood_sizes(problem)
+    meter.elsewhere += decider.elsewhere
+    complete = len(decisions.transitions) == joined.n_steps
+    np.save(work.out / "candidate.npy", decisions.candidate)
+    np.save(work.out / "verdict.npy", decisions.verdict)
+    if not complete:
+        np.save(work.out / "transitions.npy", decisions.transitions)
+    work.write_json("hops", {"radius": radius, "neighbours": sizes})
+    work.info.update(
+        {
+            "family": family,
+            "radius": radius,
+            "complete": complete,
+            "narrowed": wide is not None,
+            "rounds": rounds,
+            "shards": len(problem.shards),
+            "search": problem.shards[0].name if problem.shards else "none",
+        }
+    )
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Decider:
+    """`decide_hops_distributed` of one problem, in process where a cluster is not worth it."""
+
+    def __init__(self, folder: Path, config: Config, total: int, progress: Progress) -> None:
+        self.folder, self.compute = folder, config.compute
+        self.total, self.progress = total, progress
+        self.elsewhere, self.done = 0.0, 0
+
+    def __call__(self, transitions: IntArray, *, dynamics: bool = True) -> HopDecisions:
+        compute = self.compute
+        if len(transitions) <= PIECE:
+            compute = compute.model_copy(update={"mode": "local"})
+        before = self.done
+
+        def told(done: int, total: int, **metrics: float) -> None:
+            self.progress(before + done, self.total, **metrics)
+
+        decisions, elsewhere = decide_hops_distributed(
+            self.folder,
+            compute,
+            transitions=transitions,
+            dynamics=dynamics,
+            progress=told,
+        )
+        self.done += len(transitions)
+        self.elsewhere += elsewhere
+        return decisions
+
+
+def _decide(
+    joined: Trajectories,
+    problem: HopProblem,
+    decide: str,
+    wide: HopDecisions | None,
+    decider: _Decider,
+) -> tuple[HopDecisions, int]:
+    """The decisions, and in how many rounds they came."""
+    if wide is not None:
+        return narrow_hops(problem, wide, decider), 1
+    if decide == "reached" or (decide == "auto" and joined.n_steps >= _WORTH_ROUNDS):
+        reached = decide_reached(joined, partial(decider, dynamics=True))
+        return reached.decisions, reached.rounds
+    return decider(np.arange(joined.n_steps, dtype=np.int64)), 1
+
+
+def _family(node: Node, inputs: Mapping[str, ArtifactKey]) -> str:
+    """Names all that decisions depend on but the radius."""
+    config = {name: value for name, value in node.config.items() if name != "radius"}
+    version = f"{VERSIONS['hops']} but for the radius"
+    return artifact_key(
+        "hops", code_version=version, config=config, inputs=inputs, seed=0
+    ).digest
+
+
+def _wider(store: ArtifactStore, family: str, radius: float) -> HopDecisions | None:
+    """Complete decisions of the same family at the least radius that is not smaller."""
+    best: tuple[float, ArtifactKey] | None = None
+    for artifact in store.finished("hops"):
+        info = artifact.info
+        fits = info.get("family") == family and info.get("complete")
+        if fits and info["radius"] >= radius and (best is None or info["radius"] < best[0]):
+            best = info["radius"], artifact.key
+    if best is None:
+        return None
+    artifact = store.find(best[1])
+    return None if artifact is None else load_decisions(store.fetch(artifact))
+
+
+def _shard_states(joined: Trajectories, config: Config) -> int:
+    """Candidates of a shard whose search structure fits into a node's memory."""
+    gib = config.stitch.index_gib
+    memory = gib * 2**30 if gib is not None else smallest_memory(config.compute) * _INDEX_SHARE
+    observations = joined.observations
+    per_state = observations.shape[1] * observations.itemsize + _BYTES_BESIDES
+    return max(1, int(memory // per_state))
+
+
+_BYTES_BESIDES = 64
+"""Of a candidate's ranks, distances and place in the index, generously."""
+
+
+def resolve_radius(trajectories: Trajectories, config: Config) -> float:
+    """ρ in state units: as given, or by neighbour count on these trajectories (D19)."""
+    from tskd_ray.stitching.radius import suggest_radius
+
+    radius = config.stitch.radius
+    if isinstance(radius, RadiusConfig):
+        return suggest_radius(
+            trajectories.observations,
+            radius.neighbours,
+            config.seed,
+            metric=config.stitch.metric,
+        )
+    return float(radius)
