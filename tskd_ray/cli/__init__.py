@@ -17,6 +17,7 @@ from tskd_ray.cli.common import InOrder
 from tskd_ray.cli.datasets import data
 from tskd_ray.cli.policies import export_policy
 from tskd_ray.cli.runs import STAGES, config_command, report, run, stage_command
+from tskd_ray.cli.sweeps import sweep
 from tskd_ray.errors import InputError, StageError, TskdError
 
 
@@ -76,6 +77,7 @@ COMMANDS = (
     run,
     *map(stage_command, STAGES),
     report,
+    sweep,
     config_command,
     data,
     export_policy,

@@ -7,11 +7,9 @@ no CPU: with a share of one each, four trials would cost a two-core machine one 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import shutil
-import time
 import uuid
 import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -36,8 +34,6 @@ _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
-_FAILURES = 2  # of a trial's process; what the work raises comes at once, being kept
-_TELL_SECONDS = 1.0
 _TRIAL_MEMORY = 1 << 20  # a trial must ask for something
 
 
@@ -156,6 +152,11 @@ def _fit(
 ) -> None:
     from ray import tune
 
+    from tskd_ray.distributed.relay import Budget, Relay
+
+    def decode(config: Settings) -> Settings:
+        return settings_of(config, search.decode)
+
     bundle: dict[str, int | float] = {"CPU": 0, "memory": _TRIAL_MEMORY}
     trainable = tune.with_resources(
         partial(_trial, objective=objective, decode=search.decode, workshop=workshop),
@@ -179,9 +180,10 @@ def _fit(
             name="tune",
             storage_path=str(scratch),
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=_FAILURES),
-            stop=_budget(listener),
-            callbacks=[_relay(listener, search.decode, shop), *_loggers(plan)],
+            # what the work raises would come again; lost processes are the caller's to count
+            failure_config=tune.FailureConfig(max_failures=0),
+            stop=Budget(listener),
+            callbacks=[Relay(listener, decode, shop), *_loggers(plan)],
         ),
     )
     try:
@@ -227,79 +229,6 @@ def settings_of(config: Settings, decode: Callable[[Settings], Settings]) -> Set
     return config["settings"] if "settings" in config else decode(config)
 
 
-def _relay(listener: Listener, decode: Callable[[Settings], Settings], shop: Any) -> Any:
-    """Tune's callback that tells the listener."""
-    from ray import tune
-
-    class Relay(tune.Callback):
-        def __init__(self) -> None:
-            self._ended: set[str] = set()
-            self._told = 0.0
-
-        def on_trial_start(
-            self, iteration: int, trials: list[Any], trial: Any, **info: Any
-        ) -> None:
-            listener.started(settings_of(trial.config, decode))
-
-        def on_trial_result(
-            self,
-            iteration: int,
-            trials: list[Any],
-            trial: Any,
-            result: dict[str, Any],
-            **info: Any,
-        ) -> None:
-            if trial.trial_id not in self._ended:
-                if result["last"]:
-                    self._ended.add(trial.trial_id)
-                listener.reported(settings_of(trial.config, decode), result)
-
-        def on_trial_complete(
-            self, iteration: int, trials: list[Any], trial: Any, **info: Any
-        ) -> None:
-            if trial.trial_id not in self._ended and not listener.spent():
-                self._ended.add(trial.trial_id)
-                listener.stopped(settings_of(trial.config, decode))
-
-        def on_trial_error(
-            self, iteration: int, trials: list[Any], trial: Any, **info: Any
-        ) -> None:
-            failures = _state(shop)[2]
-            listener.failed(settings_of(trial.config, decode), failures.get(trial.trial_id))
-
-        def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-            if time.monotonic() >= self._told + _TELL_SECONDS:
-                self._told = time.monotonic()
-                made, running, _ = _state(shop)
-                listener.tick(made, running)
-
-    return Relay()
-
-
-def _state(shop: Any) -> tuple[int, list[str], dict[str, Failure]]:
-    import ray
-    from ray.exceptions import RayError
-
-    try:
-        found: Any = ray.get(shop.state.remote(), timeout=10)
-    except RayError:
-        return 0, [], {}  # it restarts, or the machine is busy: told later
-    return found
-
-
-def _budget(listener: Listener) -> Any:
-    from ray.tune import Stopper
-
-    class Budget(Stopper):
-        def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-            return False
-
-        def stop_all(self) -> bool:
-            return listener.spent()
-
-    return Budget()
-
-
 def _scheduler(plan: Plan) -> Any:
     from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule
 
@@ -333,10 +262,12 @@ def _optuna(search: Search, plan: Plan) -> Any:
 
 
 def _loggers(plan: Plan) -> list[Any]:
+    from tskd_ray.distributed.relay import TensorBoard
+
     made: list[Any] = []
     for name in plan.loggers:
         if name == "tensorboard":
-            made.append(_tensorboard(plan.folder / "tensorboard"))
+            made.append(TensorBoard(plan.folder / "tensorboard"))
         elif name == "mlflow":
             from ray.air.integrations.mlflow import MLflowLoggerCallback
 
@@ -346,23 +277,6 @@ def _loggers(plan: Plan) -> list[Any]:
 
             made.append(WandbLoggerCallback(project=plan.name))
     return made
-
-
-def _tensorboard(folder: Path) -> Any:
-    """Tune's logger, writing where a person finds it and not into Tune's scratch."""
-    from ray.tune.logger import TBXLoggerCallback
-
-    class TensorBoard(TBXLoggerCallback):
-        def log_trial_start(self, trial: Any) -> None:
-            if trial in self._trial_writer:
-                self._trial_writer[trial].close()
-            config = json.dumps(trial.config, sort_keys=True)
-            target = folder / f"trial-{uuid.uuid5(uuid.NAMESPACE_OID, config).hex[:8]}"
-            shutil.rmtree(target, ignore_errors=True)  # of a command that was killed
-            self._trial_writer[trial] = self._summary_writer_cls(str(target), flush_secs=30)
-            self._trial_result[trial] = {}
-
-    return TensorBoard()
 
 
 @contextlib.contextmanager

@@ -1,0 +1,1 @@
+"""Sweeps: trials that share their artifacts, and the final run of the best."""

@@ -1,0 +1,218 @@
+"""The driver's view of a sweep: told of every trial, it keeps the record and tells the user."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tskd_ray.config.load_sweep import Sweep
+from tskd_ray.console import Console
+from tskd_ray.distributed.outcome import Failure
+from tskd_ray.distributed.tune import Metrics
+from tskd_ray.distributed.usage import ProcessTree
+from tskd_ray.pipeline.artifacts import ArtifactStore
+from tskd_ray.pipeline.graph import build_graph
+from tskd_ray.pipeline.sweep.log import Entry, TrialLog, flat
+from tskd_ray.pipeline.sweep.plan import SweepPlan
+from tskd_ray.pipeline.sweep.trial import (
+    at_epoch,
+    cpu_seconds,
+    made_for,
+    needed,
+    point_id,
+)
+from tskd_ray.report.sweep.data import TrialRow
+
+_SAVE_SECONDS = 5.0
+
+
+class Tracker:
+    """A `Listener` of the trials."""
+
+    def __init__(
+        self, plan: SweepPlan, store: ArtifactStore, log: TrialLog, tag: str, console: Console
+    ) -> None:
+        self.plan, self.store, self.log, self.tag = plan, store, log, tag
+        self.console = console
+        self._started: dict[str, float] = {}
+        self._reports: dict[str, list[Metrics]] = {}
+        self.lost = False
+        """Whether a trial failed for no fault of its own, so that trying again helps."""
+        self._usage = ProcessTree()
+        self._begun = self._saved = time.monotonic()
+        self._before = log.spent()
+        self._made = 0
+        self._spent = False
+        self._trials = console.progress("trials")
+        self._artifacts = console.progress("artifacts")
+        self._tell()
+
+    @property
+    def sweep(self) -> Sweep:
+        """The settings."""
+        return self.plan.sweep
+
+    def cost(self) -> tuple[float, float]:
+        """CPU and wall seconds of the sweep, earlier commands included."""
+        cpu, wall = self._before
+        return cpu + self._usage.cpu_seconds, wall + time.monotonic() - self._begun
+
+    def close(self) -> None:
+        """Keep the bill and stop counting."""
+        self.log.note_spent(*self.cost())
+        self._usage.close()
+
+    # -- told by the trials ------------------------------------------------------------
+
+    def started(self, settings: Mapping[str, Any]) -> None:
+        name = point_id(settings)
+        self._started.setdefault(name, time.monotonic())
+        self._reports[name] = []
+        if self.log.of(settings) is None:
+            self.log.write(self._entry(settings))
+
+    def reported(self, settings: Mapping[str, Any], metrics: Metrics) -> None:
+        kept = {key: float(value) for key, value in metrics.items() if key in _REPORTED}
+        self._reports.setdefault(point_id(settings), []).append(kept)
+        if kept["last"]:
+            self._end(settings, "done")
+
+    def stopped(self, settings: Mapping[str, Any]) -> None:
+        if self._reports.get(point_id(settings)):
+            self._end(settings, "stopped")
+
+    def failed(self, settings: Mapping[str, Any], failure: Failure | None) -> None:
+        self.lost = self.lost or failure is None
+        text = "its process was lost" if failure is None else failure.summary
+        if failure is not None and failure.error is not None:
+            text = str(failure.error)
+        self._end(settings, "failed", failure=text)
+
+    def tick(self, made: int, running: Sequence[str]) -> None:
+        self._made = max(self._made, made)
+        most = max(self.plan.to_make, self._made)
+        if most:
+            self._artifacts(self._made, most, running=float(len(running)))
+        if time.monotonic() > self._saved + _SAVE_SECONDS:
+            self._saved = time.monotonic()
+            self.log.note_spent(*self.cost())
+
+    def spent(self) -> bool:
+        if not self._spent:
+            budget = self.sweep.settings.budget
+            cpu, wall = self.cost() if budget.hours or budget.cpu_hours else (0.0, 0.0)
+            self._spent = bool(
+                (budget.hours and wall > 3600 * budget.hours)
+                or (budget.cpu_hours and cpu > 3600 * budget.cpu_hours)
+            )
+        return self._spent
+
+    # -- inside ------------------------------------------------------------------------
+
+    def _entry(self, settings: Mapping[str, Any], **found: Any) -> Entry:
+        old = self.log.of(settings)
+        return Entry(
+            number=self._number(settings) if old is None else old.number,
+            point=settings,
+            identity=self.plan.identity(settings),
+            **found,
+        )
+
+    def _number(self, settings: Mapping[str, Any]) -> int:
+        if self.plan.points is not None:
+            return self.plan.points.index(dict(settings))
+        return 1 + max((entry.number for entry in self.log.entries.values()), default=-1)
+
+    def _end(self, settings: Mapping[str, Any], state: Any, failure: str = "") -> None:
+        name = point_id(settings)
+        old = self.log.of(settings)
+        if old is not None and old.finished and old.identity == self.plan.identity(settings):
+            return  # told again by an earlier command's reports
+        reports = self._reports.get(name, [])
+        entry = self._entry(settings, reports=tuple(reports), failure=failure)
+        row = self._row(entry, state, time.monotonic() - self._started.get(name, self._begun))
+        self.log.write(
+            Entry(
+                number=entry.number, point=settings, identity=entry.identity,
+                row=row, reports=entry.reports, failure=failure,
+            )
+        )  # fmt: skip
+        if failure:
+            self.console.warn(f"trial {entry.number} failed: {failure}")
+        else:
+            self._announce(row)
+        self._tell()
+
+    def _row(self, entry: Entry, state: Any, wall_seconds: float) -> TrialRow:
+        found = dict(entry.reports[-1]) if entry.reports else {}
+        config = self.sweep.config(entry.point)
+        k = int(found.get("epochs", config.stitch.epochs))
+        graph = build_graph(at_epoch(config, k), self.plan.data_key)
+        nodes = needed(graph, metrics_of(self.sweep))
+        names = ("score", "score_error", "offline", "offline_low", "offline_high")
+        return TrialRow(
+            number=entry.number,
+            settings=flat(entry.point),
+            state=state,
+            **{name: found.get(name) for name in names},
+            marginal_cpu_seconds=cpu_seconds(
+                self.store, nodes, made_for(self.tag, entry.point)
+            ),
+            full_cpu_seconds=cpu_seconds(self.store, nodes),
+            wall_seconds=round(wall_seconds, 3),
+            keys={node.name: node.key.digest for node in nodes},
+        )
+
+    def _announce(self, row: TrialRow) -> None:
+        metric = metrics_of(self.sweep)[0]
+        value = getattr(row, metric, None)
+        shown = "" if value is None else f"{metric} {value:.4g}"
+        error = row.score_error if metric == "score" else None
+        shown += "" if error is None else f" ± {error:.2g}"
+        settings = ", ".join(f"{key} {value}" for key, value in row.settings.items())
+        self.console.note(f"trial {row.number} {row.state}: {shown} ({settings})")
+
+    def _tell(self) -> None:
+        rows = finished_rows(self.log, self.plan)
+        best = winner(rows, self.sweep)
+        metric = metrics_of(self.sweep)[0]
+        known: dict[str, float] = {} if best is None else {"best": getattr(best, metric)}
+        self._trials(len(rows), self.plan.trials, **known)
+
+
+_REPORTED = (
+    "score", "score_error", "offline", "offline_low", "offline_high", "cpu_seconds", "epochs",
+    "last",
+)  # fmt: skip
+
+
+def metrics_of(sweep: Sweep) -> list[str]:
+    """Of the objectives, the one that names the winner first."""
+    return [objective.metric for objective in sweep.settings.objective]
+
+
+def finished_rows(log: TrialLog, plan: SweepPlan) -> list[TrialRow]:
+    """Rows of this sweep's trials that ended, in order."""
+    wanted = None if plan.points is None else {point_id(point) for point in plan.points}
+    rows = [
+        entry.row
+        for name, entry in log.entries.items()
+        if entry.row is not None
+        and (wanted is None or name in wanted)
+        and entry.identity == plan.identity(entry.point)
+    ]
+    return sorted(rows, key=lambda row: row.number)
+
+
+def winner(rows: Sequence[TrialRow], sweep: Sweep) -> TrialRow | None:
+    """The best trial by the first objective; ties go to the cheaper, then to the earlier."""
+    objective = sweep.settings.objective[0]
+    sign = -1.0 if objective.direction == "max" else 1.0
+
+    def rank(row: TrialRow) -> tuple[float, float, int]:
+        cost = row.full_cpu_seconds
+        value = cost if objective.metric == "cpu_seconds" else getattr(row, objective.metric)
+        return sign * value, cost, row.number
+
+    return min((row for row in rows if row.state == "done"), key=rank, default=None)
