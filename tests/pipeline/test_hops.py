@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -80,3 +81,14 @@ def test_another_order_of_tests_is_no_source(teacher: Path, tmp_path: Path) -> N
     stitched(teacher, tmp_path / "both", radius=2.0)
     other = stitched(teacher, tmp_path / "both", radius=0.8, candidate="best_value_first")
     assert not other["hops-1"].info["narrowed"]
+
+
+def test_an_approximate_search_is_another_artifact_and_says_so(
+    teacher: Path, tmp_path: Path
+) -> None:
+    exact = stitched(teacher, tmp_path / "both", radius=2.0, search="faiss-flat")
+    assert exact["hops-1"].info["search"] == "faiss-flat"
+    rough = stitched(teacher, tmp_path / "both", radius=2.0, search="faiss-ivf")
+    assert rough["hops-1"].key != exact["hops-1"].key
+    metrics = json.loads((tmp_path / "both" / "runs" / "tiny" / "metrics.json").read_text())
+    assert all(0 <= epoch["argmax_recall"] <= 1 for epoch in metrics["epochs"])

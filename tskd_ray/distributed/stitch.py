@@ -72,7 +72,9 @@ def decide_hops_distributed(
         rows = np.arange(len(wanted))
         places = [rows[start : start + block] for start in range(0, len(rows), block)]
         asked = np.zeros(len(wanted), dtype=np.int64)
-        ask = _Ask(str(problem_folder), number, dynamics, compute.threads)
+        # Only the block search is matrix products; the others gain nothing from a GPU.
+        device = compute.device if problem.shards[number].name == "blocks" else "cpu"
+        ask = _Ask(str(problem_folder), number, dynamics, compute.threads, device)
         for table in answers(ask, wanted, places, compute):
             at, part, cpu_seconds = _read(table)
             found.take_in(at, part)
@@ -104,6 +106,7 @@ class _Ask(NamedTuple):
     shard: int
     dynamics: bool
     threads: int
+    device: str
 
 
 def _in_process(
@@ -141,8 +144,9 @@ class _Searcher:
 
     def _search(self, transitions: IntArray) -> Found:
         # opened here, not at birth: Ray Data would take a bad folder for a lost actor
-        self._problem = self._problem or HopProblem.open(self._folder)
-        _, shard, dynamics, threads = self._ask
+        opened = self._problem
+        self._problem = opened or HopProblem.open(self._folder, device=self._ask.device)
+        _, shard, dynamics, threads, _ = self._ask
         return search_shard(
             self._problem, shard, transitions, dynamics=dynamics, threads=threads
         )
@@ -153,7 +157,8 @@ def _on_ray(
 ) -> Iterator[Any]:
     from ray.exceptions import RayError
 
-    size = min(len(places), max(1, pool_size(compute, cluster_nodes(), gpu=False)))
+    gpu = ask.device == "cuda"
+    size = min(len(places), max(1, pool_size(compute, cluster_nodes(), gpu=gpu)))
     with _quiet_ray_data() as data:
         # Blocks that the driver makes, not `ray.data.range`: that reads by tasks of one CPU,
         # which never start where the actors hold every CPU, and the run would wait for ever.
@@ -165,6 +170,7 @@ def _on_ray(
             batch_format="numpy",
             compute=data.ActorPoolStrategy(size=size),
             num_cpus=compute.threads,
+            num_gpus=compute.gpus_per_worker if gpu else 0,
             # the default is -1 for both: a block that kills its worker would do so for ever
             max_restarts=compute.max_attempts - 1,
             max_task_retries=compute.max_attempts - 1,

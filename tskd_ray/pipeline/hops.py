@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +22,7 @@ from tskd_ray.pipeline.cost import Meter
 from tskd_ray.pipeline.graph import VERSIONS, Node
 from tskd_ray.pipeline.stages import Work, load_decisions
 from tskd_ray.progress import Progress
+from tskd_ray.stitching.choose import argmax_recall, sample_transitions
 from tskd_ray.stitching.hops import PIECE, HopDecisions
 from tskd_ray.stitching.narrow import narrow_hops
 from tskd_ray.stitching.problem import HopProblem
@@ -84,7 +87,10 @@ def run_hops(
     np.save(work.out / "verdict.npy", decisions.verdict)
     if not complete:
         np.save(work.out / "transitions.npy", decisions.transitions)
-    work.write_json("hops", {"radius": radius, "neighbours": sizes})
+    about: dict[str, Any] = {"radius": radius, "neighbours": sizes}
+    if not all(shard.exact for shard in problem.shards):
+        about["argmax_recall"] = argmax_recall(problem, sample_transitions(problem))
+    work.write_json("hops", about)
     work.info.update(
         {
             "family": family,
@@ -94,6 +100,7 @@ def run_hops(
             "rounds": rounds,
             "shards": len(problem.shards),
             "search": problem.shards[0].name if problem.shards else "none",
+            "choice": None if problem.choice is None else asdict(problem.choice),
         }
     )
     shutil.rmtree(folder, ignore_errors=True)

@@ -177,7 +177,8 @@ def stitch(work: Work) -> None:
         keep=joined.n_episodes - generated,
     )
     save_arrays(replace(result.trajectories, environment=spec), work.out)
-    work.write_json("counts", {"radius": about["radius"], "counts": asdict(result.counts)})
+    del about["neighbours"]  # among the counts
+    work.write_json("counts", {**about, "counts": asdict(result.counts)})
 
 
 def load_decisions(folder: Path) -> HopDecisions:

@@ -188,6 +188,8 @@ def _epoch(folders: Folders, name: str) -> EpochCounts:
     return EpochCounts(
         epoch=int(name.split("-")[1]),
         transitions=counts["transitions"],
+        decided=counts["decided"],
+        argmax_recall=document.get("argmax_recall"),
         radius=document["radius"],
         neighbours=dict(zip(quantiles, counts["neighbours"], strict=True)),
         hops_accepted=counts["hops_accepted"],

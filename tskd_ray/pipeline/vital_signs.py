@@ -112,6 +112,16 @@ def _stitch_signs(epochs: Sequence[EpochCounts]) -> list[VitalSign]:
     signs: list[VitalSign] = []
     for epoch in epochs:
         share = epoch.ends.get("cycle", 0) / max(epoch.trajectories, 1)
+        if epoch.argmax_recall is not None:
+            signs.append(
+                VitalSign(
+                    name=f"stitch-{epoch.epoch}: approximate search, best neighbours found",
+                    value=epoch.argmax_recall,
+                    threshold="1: every one",
+                    warns=epoch.argmax_recall < 1,
+                    meaning="on a sample; for exact hops set stitch.search to auto",
+                )
+            )
         artificial = epoch.replaced_by_cycle_or_clock / max(epoch.replaced, 1)
         signs += [
             VitalSign(

@@ -82,6 +82,8 @@ class EpochCounts:
 
     epoch: int
     transitions: int
+    decided: int | None = None  # of them; None in records older than this field: all
+    argmax_recall: float | None = None  # of an approximate search, on a sample; None if exact
     radius: float
     neighbours: Mapping[str, float]  # quantile such as "50%" → states within the radius
     hops_accepted: int
