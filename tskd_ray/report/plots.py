@@ -246,7 +246,7 @@ def decisions(epochs: Sequence[EpochCounts]) -> str:
         names = list(dict.fromkeys(name for epoch in epochs for name in epoch.refused))
         left = np.zeros(len(epochs))
         labels = [f"epoch {epoch.epoch}" for epoch in epochs]
-        total = np.array([max(epoch.transitions, 1) for epoch in epochs])
+        total = np.array([max(epoch.decided or epoch.transitions, 1) for epoch in epochs])
         shares = {"accepted": np.array([epoch.hops_accepted for epoch in epochs]) / total}
         for name in names:
             shares[f"refused: {name}"] = (
@@ -261,7 +261,7 @@ def decisions(epochs: Sequence[EpochCounts]) -> str:
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
-        axes.set_xlabel("share of all transitions")
+        axes.set_xlabel("share of the decided transitions")
         figure.legend(loc="outside lower center", ncols=2)
 
     tests = {name for epoch in epochs for name in epoch.refused}
