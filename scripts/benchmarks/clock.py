@@ -21,6 +21,8 @@ class Clock:
     """Seconds by part; a part inside another counts for itself alone."""
 
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    cpu_seconds: float = 0.0
+    """Of this thread in all parts: what a busy machine does not stretch."""
     _inside: list[float] = field(default_factory=list[float])
 
     def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -35,7 +37,7 @@ class Clock:
     @contextlib.contextmanager
     def part(self, name: str) -> Generator[None]:
         """Note the time of the block."""
-        began = time.perf_counter()
+        began, cpu_began = time.perf_counter(), time.thread_time()
         if threading.current_thread() is not threading.main_thread():
             # Beside the main thread's clock, which goes on: not to be taken from anything.
             yield
@@ -47,6 +49,8 @@ class Clock:
         self.seconds[name] += took - self._inside.pop()
         if self._inside:
             self._inside[-1] += took
+        else:
+            self.cpu_seconds += time.thread_time() - cpu_began
 
 
 class TimedDensities:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from benchmarks.clock import Clock, TimedDensities, peak_memory
 from benchmarks.networks import Models, load, subset
@@ -29,12 +29,14 @@ if TYPE_CHECKING:
 
     from tskd_ray.data.trajectories import Trajectories
     from tskd_ray.stitching.epoch import StitchResult
+    from tskd_ray.stitching.walks import OnCycle
 
 MAX_LENGTH = 1000
 
 PARTS = {
     "hop_problem": "index",
     "decide_hops": "search",
+    "decide_reached": "rounds",
     "neighbourhood_sizes": "counts",
     "follow_hops": "walks",
     "_assemble": "assembly",
@@ -49,8 +51,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--states", type=int, help="use random episodes with so many states")
     parser.add_argument("--neighbours", type=int, default=100, help="of the median state")
-    parser.add_argument("--fit-steps", type=int, default=500, help="of each network")
-    parser.add_argument("--seconds", type=float, default=60.0, help="for the loop")
+    parser.add_argument("--fit-steps", type=int, default=1000, help="of each network")
+    parser.add_argument(
+        "--on-cycle",
+        choices=["stop", "cap"],
+        default="stop",
+        help="cap: walks go round until the time limit, as Algorithm 4 is printed",
+    )
+    parser.add_argument("--seconds", type=float, default=60.0, help="for the loop; 0: none")
     parser.add_argument("--growth", type=int, nargs="+", help="numbers of states; nothing else")
     parser.add_argument("--workers", type=int, nargs="+", help="on Ray; nothing else")
     parser.add_argument("--queries", type=int, default=200_000, help="of --growth, per size")
@@ -86,72 +94,94 @@ def run(arguments: argparse.Namespace) -> None:
 def _against_loop(
     trajectories: Trajectories, models: Models, radius: float, arguments: argparse.Namespace
 ) -> None:
+    _epoch(subset(trajectories, 20_000), models, radius, arguments)  # compiles
+    ours = _epoch(trajectories, models, radius, arguments)
+    n, counts = trajectories.n_steps, ours.result.counts
+    print(
+        f"\nstitch_epoch: {ours.seconds:.1f} s ({ours.cpu_seconds:.1f} s of processor time), "
+        f"{ours.seconds / n * 1e6:.1f} µs per transition"
+    )
+    for part, took in ours.clock.seconds.items():
+        print(f"  {part:<22} {took:>9.2f} s")
+    print(f"  peak memory beyond the data {ours.gib:.2f} GiB")
+    print(
+        f"  hops: {counts.hops_accepted:,} accepted, {counts.hops_used:,} used; "
+        f"{counts.replaced:,} of {counts.episodes:,} trajectories replaced",
+        flush=True,
+    )
+    if not arguments.seconds:
+        return
+    loop = _Loop(trajectories, models, radius, arguments.on_cycle)
+    steps, finished, total = _follow(loop, ours.result, arguments.seconds)
+    parts = loop.clock.seconds
+    spent, cpu = sum(parts.values()), loop.clock.cpu_seconds
+    print(
+        f"\nloop: {spent:.1f} s ({cpu:.1f} s of processor time) for {steps:,} steps, "
+        f"{spent / steps * 1e3:.2f} ms each ({finished:,} whole walks); every decision and "
+        "every walk the same as ours"
+    )
+    for part, took in parts.items():
+        print(f"  {part:<22} {took / steps * 1e3:>9.3f} ms per step")
+    scale = total / steps
+    print(
+        f"  extrapolated to the {total:,} steps of all walks: {scale * spent:,.0f} s "
+        f"({scale * spent / 3600:.1f} h)\n"
+        f"ratio: {scale * spent / ours.seconds:,.0f}x by the clock, "
+        f"{scale * cpu / ours.cpu_seconds:,.0f}x by processor time\n"
+        "ratio to a loop that looks values up instead: "
+        f"{scale * (spent - parts['value']) / ours.seconds:,.0f}x by the clock"
+    )
+
+
+def _follow(loop: _Loop, result: StitchResult, limit: float) -> tuple[int, int, int]:
+    """Random walks by the loop until `limit` seconds have passed, compared with ours.
+
+    Returns:
+        Steps and whole walks that the loop has done, and steps of all walks.
+    """
     import numpy as np
 
     from tskd_ray.stitching.walks import follow_hops
 
-    _epoch(subset(trajectories, 2000), models, radius, arguments.threads)  # compiles
-    clock, result, seconds, peak = _epoch(trajectories, models, radius, arguments.threads)
-    n = trajectories.n_steps
-    print(f"\nstitch_epoch: {seconds:.1f} s, {seconds / n * 1e6:.1f} µs per transition")
-    for part, took in clock.seconds.items():
-        print(f"  {part:<22} {took:>9.2f} s")
-    print(f"  peak memory beyond the data {peak:.2f} GiB")
-    counts = result.counts
-    print(
-        f"  hops: {counts.hops_accepted:,} accepted, {counts.hops_used:,} used; "
-        f"{counts.replaced:,} of {counts.episodes:,} trajectories replaced"
-    )
-
-    destination = np.full(n, -1, dtype=np.int64)
-    step_of_state = np.full(trajectories.n_states, -1, dtype=np.int64)
-    step_of_state[trajectories.step_state] = np.arange(n)
+    data = loop.data
+    destination = np.full(data.n_steps, -1, dtype=np.int64)
+    step_of_state = np.full(data.n_states, -1, dtype=np.int64)
+    step_of_state[data.step_state] = np.arange(data.n_steps)
     destination[step_of_state[result.hops[:, 0]]] = result.hops[:, 1]
-    walks = follow_hops(trajectories, destination, max_length=MAX_LENGTH)
-    loop = _Loop(trajectories, models, radius)
-    steps, finished = 0, 0
-    for episode in np.random.default_rng(0).permutation(trajectories.n_episodes):
-        path, ended = [], False
+    walks = follow_hops(data, destination, max_length=MAX_LENGTH, on_cycle=loop.on_cycle)
+    steps, finished, total = 0, 0, int(walks.length.sum())
+    for episode in np.random.default_rng(0).permutation(data.n_episodes):
+        path: list[int] = []
         for step, candidate in loop.walk(int(episode)):
             assert candidate == destination[step], f"step {step}: {candidate}"
             path.append(step)
-            if ended := sum(loop.clock.seconds.values()) > arguments.seconds:
-                break
-        steps += len(path)
-        if ended:
-            break
-        expected = walks.steps_of(np.array([episode]))
-        np.testing.assert_array_equal(path, expected)
-        finished += 1
-    spent, total = sum(loop.clock.seconds.values()), int(walks.length.sum())
-    print(
-        f"\nloop: {spent:.1f} s for {steps:,} steps, {spent / steps * 1e3:.2f} ms each "
-        f"({finished:,} whole walks); every decision the same as ours"
-    )
-    for part, took in loop.clock.seconds.items():
-        print(f"  {part:<22} {took / steps * 1e3:>9.3f} ms per step")
-    whole = spent / steps * total
-    print(
-        f"  extrapolated to the {total:,} steps of all walks: {whole:,.0f} s "
-        f"({whole / 3600:.1f} h)\nratio: {whole / seconds:,.0f}x"
-    )
-    without = whole * (1 - loop.clock.seconds["value"] / spent)
-    print(f"ratio to a loop that looks values up: {without / seconds:,.0f}x")
+            if sum(loop.clock.seconds.values()) > limit:
+                return steps + len(path), finished, total
+        np.testing.assert_array_equal(path, walks.steps_of(np.array([episode])))
+        steps, finished = steps + len(path), finished + 1
+    return steps, finished, total
 
 
-def _epoch(
-    trajectories: Trajectories, models: Models, radius: float, threads: int
-) -> tuple[Clock, StitchResult, float, float]:
-    """Seconds by part, the result, seconds in all, GiB."""
+class _Epoch(NamedTuple):
+    """`stitch_epoch`, measured."""
+
+    result: StitchResult
+    clock: Clock
+    seconds: float
+    cpu_seconds: float
+    gib: float
+
+
+def _epoch(trajectories: Trajectories, models: Models, radius: float, threads: int) -> _Epoch:
     from tskd_ray.stitching import epoch
 
     clock = Clock()
-    patched = {name: getattr(epoch, name) for name in PARTS}
+    patched = {name: getattr(epoch, name) for name in PARTS if hasattr(epoch, name)}
     for name, function in patched.items():
         setattr(epoch, name, clock.timed(PARTS[name], function))
     try:
         with peak_memory() as peak:
-            began = time.perf_counter()
+            began, cpu_began = time.perf_counter(), time.process_time()
             with clock.part("everything else"):
                 result = epoch.stitch_epoch(
                     trajectories,
@@ -162,25 +192,30 @@ def _epoch(
                     radius=radius,
                     metric="standardized",
                     max_length=MAX_LENGTH,
-                    threads=threads,
+                    threads=arguments.threads,
+                    on_cycle=arguments.on_cycle,
                 )
             seconds = time.perf_counter() - began
+            cpu_seconds = time.process_time() - cpu_began
     finally:
         for name, function in patched.items():
             setattr(epoch, name, function)
-    return clock, result, seconds, peak[0]
+    return _Epoch(result, clock, seconds, cpu_seconds, peak[0])
 
 
 class _Loop:
     """Algorithm 4 as one would write it, step by step, `dynamics_first`."""
 
-    def __init__(self, trajectories: Trajectories, models: Models, radius: float) -> None:
+    def __init__(
+        self, trajectories: Trajectories, models: Models, radius: float, on_cycle: OnCycle
+    ) -> None:
         import numpy as np
         from scipy.spatial import cKDTree  # pyright: ignore[reportAttributeAccessIssue]
 
         from tskd_ray.stitching.problem import hop_problem
 
         self.data, self.models, self.radius = trajectories, models, radius
+        self.on_cycle: OnCycle = on_cycle
         self.clock = Clock()
         stored: list[np.ndarray] = []
 
@@ -218,7 +253,8 @@ class _Loop:
             yield step, candidate
             state = source + 1 if candidate < 0 else candidate
             owner = int(data.state_offsets.searchsorted(state, side="right")) - 1
-            if state == data.final_states[owner] or state in left or taken >= cap:
+            cycle = state in left and self.on_cycle == "stop"
+            if state == data.final_states[owner] or cycle or taken >= cap:
                 return
             step = state - owner
 

@@ -25,9 +25,9 @@ def growth(trajectories: Trajectories, models: Models, arguments: argparse.Names
     data = [subset(trajectories, n) for n in sizes]
     radii = [suggest_radius(part.observations, k, metric="standardized") for part in data]
     kinds = {f"ρ at neighbour {k}": radii, f"ρ = {radii[-1]:.3f}": [radii[-1]] * len(radii)}
-    _per_query(data[0], models, radii[0], 1000, arguments.threads)  # compiles
+    _per_query(data[0], models, radii[0], 20_000, arguments.threads)  # compiles
     for kind, rho in kinds.items():
-        print(f"\n{kind}, at most {arguments.queries:,} random queries\n")
+        print(f"\n{kind}, a sample of at most {arguments.queries:,} queries\n")
         print(f"{'states':>12} {'ρ':>7} {'index s':>8} {'search':>10} {'and densities':>14}")
         rows: list[tuple[float, float]] = []
         for part, radius in zip(data, rho, strict=True):
@@ -102,10 +102,13 @@ def workers_on_ray(
         problem.save(folder)
         local = ComputeConfig(mode="local", threads=arguments.threads)
         decide_hops_distributed(folder, local, transitions=few)  # compiles
-        began = time.perf_counter()
+        began, cpu_began = time.perf_counter(), time.process_time()
         expected, _ = decide_hops_distributed(folder, local)
-        alone = time.perf_counter() - began
-        print(f"\nin process: {alone:.1f} s, {alone / problem.n_transitions * 1e6:.1f} µs each")
+        alone, cpu = time.perf_counter() - began, time.process_time() - cpu_began
+        print(
+            f"\nin process: {alone:.1f} s ({cpu:.1f} s of processor time), "
+            f"{alone / problem.n_transitions * 1e6:.1f} µs each"
+        )
         print("the cluster's start is not counted; a call's own start is that of 1000 queries")
         one = None
         for workers in arguments.workers:
@@ -123,6 +126,6 @@ def workers_on_ray(
                 f"{workers} worker(s): {took:.1f} s ({start:.1f} s to start), "
                 f"{alone / took:.2f}x in process ({100 * (took / alone - 1):+.1f} % time; "
                 f"{100 * ((took - start) / alone - 1):+.1f} % after the start), "
-                f"{one / took:.2f}x the first; CPU of workers {cpu_seconds:.1f} s",
+                f"{one / took:.2f}x the first; processor time there {cpu_seconds:.1f} s",
                 flush=True,
             )
