@@ -172,7 +172,9 @@ class _Epoch(NamedTuple):
     gib: float
 
 
-def _epoch(trajectories: Trajectories, models: Models, radius: float, threads: int) -> _Epoch:
+def _epoch(
+    trajectories: Trajectories, models: Models, radius: float, arguments: argparse.Namespace
+) -> _Epoch:
     from tskd_ray.stitching import epoch
 
     clock = Clock()
