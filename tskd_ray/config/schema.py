@@ -181,7 +181,15 @@ class StitchConfig(Section):
     candidate: Literal["dynamics_first", "best_value_first"] = "dynamics_first"
     improvement: Literal["absolute", "paper"] = "absolute"
     on_cycle: Literal["stop", "cap"] = "stop"
-    search: Literal["auto", "cells", "faiss-flat"] = "auto"
+    search: Literal["auto", "cells", "blocks", "faiss-flat", "faiss-ivf"] = "auto"
+    """All find the same hops but for faiss-ivf, which is approximate and misses some. auto:
+    cells or blocks, whichever is faster on a sample of the data."""
+    decide: Literal["auto", "all", "reached"] = "auto"
+    """Which hops: all, or only those that walks reach, which is cheaper where many are
+    accepted. auto: the latter in epochs of half a million transitions or more. Same trajectories."""
+    index_gib: Positive | None = None
+    """Search index that a node maps at a time; a larger one is searched in shards, best values
+    first. Default: half of the smallest node's memory."""
     members: Count = 7
     best_members: Count = 3
     dynamics: FitConfig = FitConfig(steps=100_000, batch_size=256, learning_rate=3e-4)

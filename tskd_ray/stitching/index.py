@@ -1,86 +1,104 @@
-"""FAISS: k-means that groups states into cells, and flat range search made exact.
+"""FAISS indexes that list what lies within a radius: all points, or some of its cells.
 
-F points · d dims. The one file that imports faiss.
+F points · n queries · d dims. The one file that imports faiss.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
-from tskd_ray.types import Float32Array, Float64Array, FloatArray, IntArray
+from tskd_ray.stitching.frames import Frame, norms
+from tskd_ray.types import FloatArray, IntArray
 
-_EPS = float(np.finfo(np.float32).eps)
+PROBES = 8
+"""Cells that an approximate query looks into."""
 
+_CELLS_PER_ROOT = 4
+"""Cells of the approximate index, times √F."""
 
-def assign_cells(points: FloatArray, n_cells: int, *, iterations: int = 8) -> IntArray:
-    """A cell number in [0, n_cells) for each point, by k-means.
-
-    Cells only decide how fast the search is, never what it finds: they need not be the same
-    on every machine.
-
-    Args:
-        points: (F, d), finite.
-        n_cells: At most F.
-        iterations: Of Lloyd's algorithm, on at most 64 points per cell.
-    """
-    import faiss
-
-    scaled, _, _ = _scaled(points)
-    clustering: Any = faiss.Kmeans(
-        points.shape[1],
-        n_cells,
-        niter=iterations,
-        seed=1234,
-        min_points_per_centroid=1,  # faiss would print a warning
-        max_points_per_centroid=64,
-    )
-    clustering.train(scaled)
-    _, cell = clustering.index.search(scaled, 1)
-    return cell[:, 0].astype(np.int64)
+_TRAINING = 64
+"""Points per cell that its k-means is fitted to, at most."""
 
 
-class FlatIndex:
-    """All points within a radius by `IndexFlatL2`, a few more rather than one too few.
+class RadiusIndex:
+    """All points within a radius, some a little farther; or most of those, if approximate.
 
-    FAISS compares float32 distances strictly, and loses pairs by cancellation when data lies
-    far from the origin (D16): the data is centred and scaled to unit size, searched with a
-    slack that covers every rounding error, and the caller decides each pair in float64.
+    FAISS compares float32 distances strictly, so that pairs at the radius would be lost: it
+    searches in a `Frame` with a slack, and the caller decides each pair in float64.
     """
 
-    def __init__(self, points: FloatArray) -> None:
-        """Index `points`, (F, d), finite."""
+    def __init__(self, frame: Frame, index: Any) -> None:
+        self._frame, self._index = frame, index
+
+    @classmethod
+    def flat(cls, points: FloatArray) -> Self:
+        """`IndexFlatL2` of `points`, (F, d), finite: looks at every one."""
         import faiss
 
-        scaled, self._centre, self._unit = _scaled(points)
-        self._index: Any = faiss.IndexFlatL2(points.shape[1])
-        self._index.add(scaled)
+        return cls._filled(points, lambda d: faiss.IndexFlatL2(d))
+
+    @classmethod
+    def inverted(cls, points: FloatArray) -> Self:
+        """`IndexIVFFlat` of `points`, (F, d), finite: looks into `PROBES` of its cells."""
+        import faiss
+
+        n_cells = max(1, min(len(points), int(_CELLS_PER_ROOT * len(points) ** 0.5)))
+
+        def empty(d: int) -> Any:
+            index: Any = faiss.IndexIVFFlat(faiss.IndexFlatL2(d), d, n_cells)
+            index.cp.min_points_per_centroid = 1  # FAISS would print a warning
+            index.cp.max_points_per_centroid = _TRAINING
+            index.nprobe = PROBES
+            return index
+
+        return cls._filled(points, empty)
+
+    @classmethod
+    def _filled(cls, points: FloatArray, empty: Any) -> Self:
+        frame, index = Frame.of(points), empty(points.shape[1])
+        if not index.is_trained:
+            step = max(1, len(points) // (_TRAINING * index.nlist))
+            index.train(frame.of_queries(np.ascontiguousarray(points[::step])))
+        for _, scaled in frame.scaled(points):
+            index.add(np.ascontiguousarray(scaled))
+        return cls(frame, index)
 
     def within(self, queries: FloatArray, radius: float) -> tuple[IntArray, IntArray]:
-        """Row offsets (n + 1,) and point numbers of every point that may lie within `radius`.
+        """Row offsets (n + 1,) and numbers of points that may lie within `radius`.
 
         Memory grows with the number of pairs: at most n × F.
         """
-        scaled = (queries - self._centre) / self._unit  # float64
-        size = max(1.0, float(np.sqrt((scaled**2).sum(axis=1).max(initial=0.0))))
-        d = queries.shape[1]
-        reach = radius / self._unit + 2 * _EPS * size  # rounding of the coordinates
-        limit = reach**2 * (1 + (d + 4) * _EPS) + 4 * (d + 4) * _EPS * size**2  # of the sums
+        scaled = self._frame.of_queries(queries)
+        _, limit = self._frame.limit(radius, norms(scaled))
         most = float(np.finfo(np.float32).max) / 2
+        bound = min(float(limit.max(initial=0.0)), most)
         lims, _, ids = self._index.range_search(
-            np.ascontiguousarray(scaled, dtype=np.float32),
-            float(np.nextafter(np.float32(min(limit, most)), np.float32(np.inf))),
+            np.ascontiguousarray(scaled),
+            float(np.nextafter(np.float32(bound), np.float32(np.inf))),
         )
         return lims.astype(np.int64), ids.astype(np.int64)
 
+    def save(self, folder: Path) -> None:
+        """Write into `folder` what `open` maps."""
+        import faiss
 
-def _scaled(points: FloatArray) -> tuple[Float32Array, Float64Array, float]:
-    """Points in float32 with the centre taken off and of norm at most 1; centre and unit.
+        faiss.write_index(self._index, str(folder / "index.faiss"))
+        self._frame.save(folder)
 
-    Units far from 1 would overflow or vanish when squared in float32.
-    """
-    centre = points.mean(axis=0, dtype=np.float64)
-    centred = points - centre
-    unit = float(np.abs(centred).max(initial=0.0)) * np.sqrt(points.shape[1]) or 1.0
-    return np.ascontiguousarray(centred / unit, dtype=np.float32), centre, float(unit)
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Map what `save` wrote, shared between processes.
+
+        Raises:
+            OSError: If it is not there, or not whole.
+        """
+        import faiss
+
+        path = str(folder / "index.faiss")
+        try:
+            return cls(Frame.open(folder), faiss.read_index(path, faiss.IO_FLAG_MMAP_IFC))
+        except RuntimeError as error:
+            raise OSError(f"FAISS cannot read {path}") from error

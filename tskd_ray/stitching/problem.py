@@ -19,6 +19,8 @@ import numpy as np
 
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.errors import ConfigError, DataError, StorageError
+from tskd_ray.stitching.backends import open_shard, save_shard
+from tskd_ray.stitching.choose import Choice, build_shards
 from tskd_ray.stitching.densities import (
     GaussianArrays,
     GaussianModel,
@@ -27,19 +29,12 @@ from tskd_ray.stitching.densities import (
     gaussians_of,
     open_gaussians,
 )
-from tskd_ray.stitching.shards import (
-    SearchName,
-    Shard,
-    build_shard,
-    mapped,
-    open_shard,
-    save_shard,
-)
+from tskd_ray.stitching.shards import Shard, mapped
 from tskd_ray.types import Float64Array, FloatArray, IntArray
 
 Candidate = Literal["dynamics_first", "best_value_first"]
 Metric = Literal["raw", "standardized"]
-Search = Literal["auto", "cells", "faiss-flat"]
+Search = Literal["auto", "cells", "blocks", "faiss-flat", "faiss-ivf"]
 
 BLOCK = 16_384
 """Rows per call of a model. Part of the result: batch size moves a network's last bits."""
@@ -64,6 +59,7 @@ class HopProblem:
     radius: float
     candidate: Candidate = "dynamics_first"
     metric: Metric = "raw"
+    choice: Choice | None = None  # how search "auto" chose, if it did; not saved
 
     @property
     def n_transitions(self) -> int:
@@ -112,8 +108,12 @@ class HopProblem:
         (folder / "problem.json").write_text(json.dumps(settings, indent=1))
 
     @classmethod
-    def open(cls, folder: Path) -> HopProblem:
+    def open(cls, folder: Path, *, device: str = "cpu") -> HopProblem:
         """Map a saved problem into memory, read-only and shared between processes.
+
+        Args:
+            folder: Written by `save`.
+            device: As of `hop_problem`.
 
         Raises:
             StorageError: If the folder holds no complete problem of this format.
@@ -125,7 +125,9 @@ class HopProblem:
             arrays = {name: mapped(folder / f"{name}.npy") for name in _ARRAYS}
             gaussians = open_gaussians(folder, arrays["states"], arrays["source"])
             n_shards = len(list(folder.glob("shard-*")))
-            shards = tuple(open_shard(folder / f"shard-{i}") for i in range(n_shards))
+            shards = tuple(
+                open_shard(folder / f"shard-{i}", device=device) for i in range(n_shards)
+            )
         except (OSError, ValueError, KeyError, DataError) as error:
             raise StorageError(
                 f"A saved hop problem is a folder of .npy files and problem.json. {folder} is "
@@ -150,8 +152,8 @@ def hop_problem(
     candidate: Candidate = "dynamics_first",
     metric: Metric = "raw",
     search: Search = "auto",
-    n_cells: int | None = None,
     shard_states: int | None = None,
+    device: str = "cpu",
     folder: Path | None = None,
 ) -> HopProblem:
     """Evaluate V on D' once and build the search structure.
@@ -164,9 +166,10 @@ def hop_problem(
         candidate: Order of the tests (D18).
         metric: "raw" (eq. 11), or "standardized": each dimension divided by its deviation
             over the states of D' (D19).
-        search: Backend; all are exact and agree. "auto" is "cells".
-        n_cells: Of the cell search, per shard; default by the number of states.
+        search: Backend. All are exact and agree, but for "faiss-ivf", which misses some.
+            "auto" is "cells" or "blocks", whichever is faster on a sample.
         shard_states: Candidates per shard at most; default: one shard.
+        device: Of torch, where "blocks" computes distances.
         folder: Save the problem there while it is built, one shard in memory at a time, and
             return it mapped.
 
@@ -207,18 +210,14 @@ def hop_problem(
         candidate=candidate,
         metric=metric,
     )
-    name: SearchName = "cells" if search == "auto" else search
     size = shard_states or max(1, len(of_rank))
-    built = (
-        build_shard(name, points[of_rank[first : first + size]], first, n_cells)
-        for first in range(0, len(of_rank), size)
-    )
+    built, choice = build_shards(problem, search, size, device=device)
     if folder is None:
-        return replace(problem, shards=tuple(built))
+        return replace(problem, shards=tuple(built), choice=choice)
     problem.save_arrays(folder)
     for number, shard in enumerate(built):
         save_shard(shard, folder / f"shard-{number}")
-    return HopProblem.open(folder)
+    return replace(HopProblem.open(folder, device=device), choice=choice)
 
 
 def in_blocks(function: Callable[..., FloatArray], *columns: FloatArray) -> FloatArray:

@@ -9,31 +9,27 @@ candidate in one shard needs no later one.
 
 from __future__ import annotations
 
-import json
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, cast
 
 import numpy as np
 
-from tskd_ray.stitching.cells import Cells, build_cells, default_cells
+from tskd_ray.stitching.cells import Cells, build_cells
 from tskd_ray.types import BoolArray, Float64Array, FloatArray, IntArray
 
 if TYPE_CHECKING:
-    from tskd_ray.stitching.index import FlatIndex
     from tskd_ray.stitching.kernels import Gaussians, Queries, Space
     from tskd_ray.stitching.problem import HopProblem
 
-SearchName = Literal["cells", "faiss-flat"]
-
-_FLAT_PAIRS = 2**24
-"""Pairs that one FAISS range search may return at most."""
+SearchName = Literal["cells", "blocks", "faiss-flat", "faiss-ivf"]
 
 
 class Shard(Protocol):
     """The candidates of ranks first … stop − 1, and one way to search them."""
 
     name: ClassVar[SearchName]
+    exact: ClassVar[bool]
+    """Exact searches find the same; others may miss candidates."""
 
     @property
     def first(self) -> int:
@@ -65,33 +61,26 @@ class Shard(Protocol):
 
 
 class CellShard:
-    """Value-bounded search over k-means cells; exact."""
+    """Value-bounded search over cells of near states; exact."""
 
     name: ClassVar[SearchName] = "cells"
+    exact: ClassVar[bool] = True
 
     def __init__(self, first: int, cells: Cells) -> None:
-        self.first, self.stop, self.cells = first, first + len(cells.of_rank), cells
+        self.first, self.stop, self.cells = first, first + len(cells.members), cells
 
     @classmethod
-    def build(cls, points: FloatArray, first: int, n_cells: int | None = None) -> Self:
+    def build(cls, points: FloatArray, first: int) -> Self:
         """Group `points`, (F, d) in order of rank, the first of rank `first`."""
-        n = min(n_cells or default_cells(len(points)), len(points))
-        if n == 1:
-            return cls.of_groups(points, first, np.zeros(len(points), dtype=np.int64))
-        from tskd_ray.stitching.index import assign_cells
-
-        return cls.of_groups(points, first, assign_cells(points, n))
-
-    @classmethod
-    def of_groups(cls, points: FloatArray, first: int, assignment: IntArray) -> Self:
-        """With cells as given, (F,) any non-negative numbers."""
-        cells = build_cells(points, assignment)
-        return cls(
-            first, cells._replace(ranks=cells.ranks + first, lowest=cells.lowest + first)
-        )
+        return cls(first, build_cells(points, first_rank=first))
 
     def nearest_first(self, problem: HopProblem, chunk: IntArray) -> IntArray:
-        return np.argsort(self._cell_of(problem, chunk), kind="stable")
+        from tskd_ray.stitching.reach import places
+
+        place = np.empty(len(chunk), dtype=np.int64)
+        space, cells = self._space_and_cells(problem)
+        places(space.points, np.asarray(problem.source[chunk]) + 1, cells, place)
+        return np.argsort(place, kind="stable")
 
     def lowest(self, problem: HopProblem, chunk: IntArray, floor: IntArray, k: int) -> IntArray:
         from tskd_ray.stitching.kernels import Gaussians
@@ -141,7 +130,6 @@ class CellShard:
         source = np.asarray(problem.source[chunk])
         return Queries(
             arrival=source + 1,
-            cell=self._cell_of(problem, chunk),
             floor=floor,
             stop=np.asarray(problem.threshold[chunk]),
             own=np.asarray(problem.rank[source]),
@@ -158,14 +146,6 @@ class CellShard:
         )
         return space, Cells(*map(read_only, self.cells))
 
-    def _cell_of(self, problem: HopProblem, chunk: IntArray) -> IntArray:
-        """Cell of each s', (n,); -1 if it is no candidate of this shard."""
-        rank = problem.rank[problem.source[chunk] + 1]
-        here = (self.first <= rank) & (rank < self.stop)
-        cell = np.full(len(chunk), -1, dtype=np.int64)
-        cell[here] = self.cells.of_rank[rank[here] - self.first]
-        return cell
-
     def save(self, folder: Path) -> None:
         for name, array in self.cells._asdict().items():
             np.save(folder / f"{name}.npy", array)
@@ -175,70 +155,6 @@ class CellShard:
         """Map what `save` wrote."""
         parts = {name: mapped(folder / f"{name}.npy") for name in Cells._fields}
         return cls(first, Cells(**parts))
-
-
-class FlatShard:
-    """FAISS range search over all states, pairs decided in float64; exact, for comparison."""
-
-    name: ClassVar[SearchName] = "faiss-flat"
-
-    def __init__(self, first: int, points: FloatArray) -> None:
-        self.first, self.stop, self._points = first, first + len(points), points
-
-    @classmethod
-    def build(cls, points: FloatArray, first: int) -> Self:
-        """Search `points`, (F, d) in order of rank, the first of rank `first`."""
-        return cls(first, points)
-
-    @cached_property
-    def _index(self) -> FlatIndex:
-        from tskd_ray.stitching.index import FlatIndex
-
-        return FlatIndex(self._points)
-
-    def nearest_first(self, problem: HopProblem, chunk: IntArray) -> IntArray:
-        return np.arange(len(chunk))
-
-    def lowest(self, problem: HopProblem, chunk: IntArray, floor: IntArray, k: int) -> IntArray:
-        found = np.full((len(chunk), k), problem.nothing, dtype=np.int64)
-        for rows, pairs in self._near(problem, chunk):
-            row, rank = pairs[:, 0], pairs[:, 1]
-            wanted = (rank > floor[rows[row]]) & (rank < problem.threshold[chunk[rows[row]]])
-            row, rank = row[wanted], rank[wanted]
-            order = np.lexsort((rank, row))
-            row, rank = row[order], rank[order]
-            place = np.arange(len(row)) - np.searchsorted(row, row)
-            first = place < k
-            found[rows[row[first]], place[first]] = rank[first]
-        return found
-
-    def count(self, problem: HopProblem, chunk: IntArray, most: int) -> IntArray:
-        count = np.zeros(len(chunk), dtype=np.int64)
-        for rows, pairs in self._near(problem, chunk):
-            count[rows] = np.minimum(np.bincount(pairs[:, 0], minlength=len(rows)), most)
-        return count
-
-    def _near(self, problem: HopProblem, chunk: IntArray) -> Any:
-        """Per block of rows: those rows, and pairs (row in the block, rank) within reach."""
-        block = max(1, _FLAT_PAIRS // (self.stop - self.first))
-        known = np.isfinite(problem.points[problem.source[chunk] + 1]).all(axis=1)
-        rows_known = np.flatnonzero(known)
-        for start in range(0, len(rows_known), block):
-            rows = rows_known[start : start + block]
-            source = problem.source[chunk[rows]]
-            lims, near = self._index.within(problem.points[source + 1], problem.radius)
-            row = np.repeat(np.arange(len(rows)), np.diff(lims))
-            rank = near + self.first
-            others = within_radius(problem, source[row], problem.of_rank[rank])
-            yield rows, np.stack([row[others], rank[others]], axis=1)
-
-    def save(self, folder: Path) -> None:
-        np.save(folder / "points.npy", self._points)
-
-    @classmethod
-    def open(cls, folder: Path, first: int) -> Self:
-        """Map what `save` wrote; the index is made at the first query."""
-        return cls(first, mapped(folder / "points.npy"))
 
 
 def within_radius(problem: HopProblem, source: IntArray, states: IntArray) -> BoolArray:
@@ -252,34 +168,6 @@ def within_radius(problem: HopProblem, source: IntArray, states: IntArray) -> Bo
         difference = problem.points[states, k].astype(np.float64) - arrived
         squared += difference * difference
     return (squared <= problem.limit) & (states != source) & (states != source + 1)
-
-
-_SEARCHES: dict[SearchName, type[CellShard] | type[FlatShard]] = {
-    "cells": CellShard,
-    "faiss-flat": FlatShard,
-}
-
-
-def build_shard(
-    name: SearchName, points: FloatArray, first: int, n_cells: int | None = None
-) -> Shard:
-    """The search `name` over `points`, (F, d) in order of rank, the first of rank `first`."""
-    if name == "cells":
-        return CellShard.build(points, first, n_cells)
-    return FlatShard.build(points, first)
-
-
-def save_shard(shard: Shard, folder: Path) -> None:
-    """Write a shard into a folder of its own."""
-    folder.mkdir()
-    shard.save(folder)
-    (folder / "shard.json").write_text(json.dumps({"name": shard.name, "first": shard.first}))
-
-
-def open_shard(folder: Path) -> Shard:
-    """Map a saved shard."""
-    about = json.loads((folder / "shard.json").read_text())
-    return cast(Shard, _SEARCHES[about["name"]].open(folder, int(about["first"])))
 
 
 def read_only(array: Any) -> Any:
