@@ -23,15 +23,14 @@ BATCHES = 25
 CASES_PER_BATCH = 24
 
 
-def stitch(case: Case, search: str, n_cells: int) -> StitchResult:
-    """`stitch_epoch`, with a forced number of cells: small data would be one cell."""
+def stitch(case: Case, search: str) -> StitchResult:
+    """`stitch_epoch` with a search that is named."""
     options = dict(case.options)
     names = ("value", "log_density", "radius", "candidate", "metric")
     problem = hop_problem(
         case.trajectories,
         **{name: options.pop(name) for name in names},
         search=search,  # pyright: ignore[reportArgumentType]
-        n_cells=n_cells,
     )
     return finish_epoch(
         case.trajectories,
@@ -70,9 +69,9 @@ def test_an_epoch_is_what_the_literal_loop_does(batch: int) -> None:
     for seed in range(batch * CASES_PER_BATCH, (batch + 1) * CASES_PER_BATCH):
         case = random_case(seed)
         expected = literal_epoch(case.trajectories.episodes(), **case.options)
-        for search, n_cells in (("cells", 1 + seed % 7), ("faiss-flat", 1)):
+        for search in ("cells", "faiss-flat"):
             try:
-                assert_same(stitch(case, search, n_cells), expected)
+                assert_same(stitch(case, search), expected)
             except AssertionError as error:
                 raise AssertionError(f"seed {seed}, search {search}") from error
 
@@ -83,7 +82,7 @@ def test_each_transition_is_decided_as_the_loop_decides_it(batch: int) -> None:
         case = random_case(seed)
         options, trajectories = case.options, case.trajectories
         states = literal_states(trajectories.episodes(), options["value"])
-        backends: tuple[tuple[Search, int | None], ...] = (("cells", 5), ("faiss-flat", None))
+        backends: tuple[Search, ...] = ("cells", "faiss-flat")
         names = ("value", "log_density", "radius", "candidate")
         shared = {name: options[name] for name in names}
         scale = [1.0] * trajectories.observation_dim
@@ -98,8 +97,8 @@ def test_each_transition_is_decided_as_the_loop_decides_it(batch: int) -> None:
             )
             for i in trajectories.step_state
         ]
-        for search, n_cells in backends:
-            problem = hop_problem(trajectories, **shared, search=search, n_cells=n_cells)
+        for search in backends:
+            problem = hop_problem(trajectories, **shared, search=search)
             decided = decide_hops(problem)
             got = [
                 (int(c), Verdict(int(v)).name.lower())
@@ -113,7 +112,7 @@ def test_the_random_cases_hold_every_kind_of_trouble() -> None:
     for seed in range(200):
         case = random_case(seed)
         trajectories = case.trajectories
-        result = stitch(case, "cells", 3)
+        result = stitch(case, "cells")
         seen.update(result.ends)
         seen["replaced"] += int(result.replaced.sum())
         seen["dynamics"] += result.counts.refused_dynamics > 0
@@ -299,7 +298,6 @@ def test_hops_accepted_best_value_first_are_among_those_dynamics_first() -> None
                 case.trajectories,
                 **{name: case.options[name] for name in names},
                 candidate=candidate,
-                n_cells=4,
             )
             accepted[candidate] = decide_hops(problem).candidate
         first, printed = accepted["dynamics_first"], accepted["best_value_first"]

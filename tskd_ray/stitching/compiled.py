@@ -4,10 +4,19 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numba
+
+_SHARED = ("cells", "lanes", "splits", "reach")
+"""Modules whose parts are compiled into kernels of others."""
+
+_VERSION = zlib.crc32(
+    b"".join((Path(__file__).parent / f"{name}.py").read_bytes() for name in _SHARED)
+)
 
 
 def compiled(function: Callable[..., Any]) -> Any:
@@ -15,7 +24,11 @@ def compiled(function: Callable[..., Any]) -> Any:
 
     Where neither the package's folder nor the user's cache can be written, as in a read-only
     container, numba refuses to cache: each process then compiles for itself.
+
+    numba forgets what it kept when the function's own file changes. The name under which it is
+    kept tells apart the versions of the others.
     """
+    function.__qualname__ += f"_{_VERSION:08x}"
     try:
         return numba.njit(nogil=True, cache=True)(function)
     except RuntimeError:

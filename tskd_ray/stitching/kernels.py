@@ -3,9 +3,9 @@
 S states · F candidate states, in cells · n queries · M ensemble members · d dims
 
 Imported only where a loop is about to run, since importing numba takes as long as small work.
-Everything is plain float64 without fast-math: sums run in the order they are written, so that
-a decision does not depend on the machine's vector width, the thread or the search backend.
-All that a kernel calls is in this file: numba's cache notices changes of no other one.
+Decisions are plain float64 without fast-math: sums run in the order they are written, so that
+none depends on the machine's vector width, the thread or the search backend. What is too far
+for certain was ruled out before (`reach`).
 """
 # What numba compiles is untyped outside.
 # pyright: reportUntypedFunctionDecorator=false
@@ -17,13 +17,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tskd_ray.stitching.cells import Cells
+from tskd_ray.stitching.cells import LANES, NEVER, Cells
 from tskd_ray.stitching.compiled import compiled
-from tskd_ray.types import BoolArray, Float64Array, FloatArray, IntArray
-
-SLACK = 1e-9
-"""Relative allowance for rounding when a cell or a member is ruled out by the triangle
-inequality; far above (d + 4)·2⁻⁵³ for any d met here, and never part of a decision."""
+from tskd_ray.stitching.lanes import lowest_bit
+from tskd_ray.stitching.reach import (
+    Group,
+    gather,
+    list_near,
+    near_lanes,
+    near_listed,
+    new_group,
+)
+from tskd_ray.types import BoolArray, Float32Array, Float64Array, FloatArray, IntArray
 
 
 class Space(NamedTuple):
@@ -37,10 +42,9 @@ class Space(NamedTuple):
 
 
 class Queries(NamedTuple):
-    """Transitions s -> s', sorted by cell."""
+    """Transitions s -> s', those with near s' together (`places`), or each is slow."""
 
     arrival: IntArray  # (n,) state number of s', whose neighbourhood is searched
-    cell: IntArray  # (n,) cell of s'; -1 if it is in none
     floor: IntArray  # (n,) only ranks with floor < rank < stop are admissible
     stop: IntArray  # (n,)
     own: IntArray  # (n,) rank of s, never its own destination (D16)
@@ -61,15 +65,6 @@ class Scratch(NamedTuple):
     log_p: Float64Array  # (M,)
     least: Float64Array  # (1,) right side of eq. 9
     ready: BoolArray  # (1,) whether the above are filled in
-
-
-@compiled
-def _distance(a: FloatArray, b: FloatArray) -> float:
-    total = 0.0
-    for k in range(a.shape[0]):
-        difference = np.float64(a[k]) - np.float64(b[k])
-        total += difference * difference
-    return math.sqrt(total)
 
 
 @compiled
@@ -166,44 +161,6 @@ def plausible_pairs(
 
 
 @compiled
-def _near_cells(
-    centre: FloatArray, reach: float, stop: int, cells: Cells, near: IntArray
-) -> int:
-    """List in `near` the cells that may hold a rank below `stop` within `reach` of `centre`."""
-    count = 0
-    for c in range(cells.lowest.shape[0]):
-        if cells.lowest[c] >= stop:
-            break  # cells are sorted by their lowest rank
-        # "not >": where numbers overflowed to NaN, nothing may be ruled out
-        if not _distance(centre, cells.centroids[c]) > (reach + cells.radii[c]) * (1 + SLACK):
-            near[count] = c
-            count += 1
-    return count
-
-
-@compiled
-def _cells_of_group(
-    first: int, stop: int, queries: Queries, space: Space, cells: Cells, near: IntArray
-) -> int:
-    """The cells that a query of the same cell as query `first` may have to visit."""
-    cell = queries.cell[first]
-    if cell < 0:
-        point = space.points[queries.arrival[first]]
-        return _near_cells(point, space.radius, stop, cells, near)
-    reach = float(cells.radii[cell]) + space.radius
-    return _near_cells(cells.centroids[cell], reach, stop, cells, near)
-
-
-@compiled
-def _group_end(cell: IntArray, first: int) -> int:
-    """End of the run of queries that share the cell of query `first`; -1 shares with none."""
-    last = first + 1
-    while cell[first] >= 0 and last < cell.shape[0] and cell[last] == cell[first]:
-        last += 1
-    return last
-
-
-@compiled
 def _insert(rank: int, found: IntArray) -> int:
     """Sort `rank` into the k lowest ranks `found`, dropping the highest; the new highest."""
     place = found.shape[0] - 1
@@ -215,36 +172,31 @@ def _insert(rank: int, found: IntArray) -> int:
 
 
 @compiled
-def _may_be_within(distance: float, away: float, radius: float) -> bool:
-    """By the triangle inequality; both distances are to the centroid of the cell."""
-    # "not >": where numbers overflowed to NaN, nothing may be ruled out
-    return not abs(distance - away) > radius + SLACK * (distance + away + radius)
-
-
-@compiled
 def _search_cell(
-    c: int,
+    cell: int,
     q: int,
     bound: int,
-    query: FloatArray,
-    away: float,
+    along: Float32Array,
     queries: Queries,
     space: Space,
     cells: Cells,
+    group: Group,
     gaussians: Gaussians,
     scratch: Scratch,
     found: IntArray,
 ) -> int:
-    """Take what members of cell `c` are admissible, by rank; the new bound."""
-    for i in range(cells.start[c], cells.start[c + 1]):
-        rank = cells.ranks[i]
+    """Take what members of the cell are admissible, by rank; the new bound."""
+    first = cells.first_rank[0]
+    lanes = near_lanes(cell, along, cells, group.limit[0])
+    while lanes:
+        member = np.int64(cells.ranks[cell, lowest_bit(lanes)])
+        lanes &= lanes - 1
+        rank = member + first
         if rank >= bound:
             break
-        if not _may_be_within(cells.distances[i], away, space.radius):
-            continue
         if rank <= queries.floor[q] or rank == queries.own[q]:
             continue
-        if not _within(query, cells.members[i], space.limit):
+        if not _within(space.points[queries.arrival[q]], cells.members[member], space.limit):
             continue
         if gaussians.mean.shape[0]:
             if not scratch.ready[0]:
@@ -261,27 +213,42 @@ def _search_cell(
 @compiled
 def _search(
     q: int,
+    along: Float32Array,
     queries: Queries,
     space: Space,
     cells: Cells,
-    near: IntArray,
+    group: Group,
     gaussians: Gaussians,
     scratch: Scratch,
     found: IntArray,
 ) -> None:
     """Fill `found`, (k,), for query q.
 
-    Visits the cells of `near` in the order of their lowest rank, and the members of a cell by
+    Visits the listed cells in the order of their lowest rank, and the members of a cell by
     rank, until nothing better than the k-th rank found can follow.
     """
-    query, bound = space.points[queries.arrival[q]], queries.stop[q]
-    for c in near:
-        if cells.lowest[c] >= bound:
+    bound, first = queries.stop[q], cells.first_rank[0]
+    for i in range(0, group.counts[0], LANES):
+        if cells.ranks[group.near[i], 0] + first >= bound:
             break
-        away = _distance(query, cells.centroids[c])
-        if not away > (cells.radii[c] + space.radius) * (1 + SLACK):
+        bits = near_listed(i, along, cells, group)
+        while bits:
+            cell = group.near[i + lowest_bit(bits)]
+            bits &= bits - 1
+            if cells.ranks[cell, 0] + first >= bound:
+                break
             bound = _search_cell(
-                c, q, bound, query, away, queries, space, cells, gaussians, scratch, found
+                cell,
+                q,
+                bound,
+                along,
+                queries,
+                space,
+                cells,
+                group,
+                gaussians,
+                scratch,
+                found,
             )
 
 
@@ -296,49 +263,59 @@ def best_in_cells(
 ) -> None:
     """The lowest admissible ranks within the radius of each query, exactly.
 
-    Queries of one cell share a list of the cells within reach, made once for all of them.
-
     Args:
-        queries: Sorted by cell, or each makes a list of its own.
+        queries: In any order; sorted by `places` is fast.
         space: Coordinates and radius.
-        cells: All candidates.
+        cells: All candidates of a range of ranks.
         gaussians: Predictions that the candidates must pass eq. 9 against, if any.
         found: (n, k) filled with the k lowest ranks, ascending; S marks an empty place.
         tested: (n,) set where eq. 9 was tested, on a state that passed all else.
     """
-    near = np.empty(cells.lowest.shape[0], dtype=np.int64)
-    scratch = _scratch(gaussians)
-    found[:] = space.points.shape[0]
+    group, scratch = new_group(cells), _scratch(gaussians)
+    found[:], tested[:] = space.points.shape[0], False
     first = 0
     while first < found.shape[0]:
-        last = _group_end(queries.cell, first)
-        stop = queries.stop[first:last].max()
-        n_near = _cells_of_group(first, stop, queries, space, cells, near)
+        last = gather(first, space.points, queries.arrival, space.radius, cells, group)
+        most = queries.stop[first:last].max() - cells.first_rank[0]
+        list_near(most, cells, group)
         for q in range(first, last):
+            along = group.along[q - first]
+            if math.isnan(along[0]):
+                continue
             scratch.ready[0] = False
-            _search(q, queries, space, cells, near[:n_near], gaussians, scratch, found[q])
+            _search(q, along, queries, space, cells, group, gaussians, scratch, found[q])
             tested[q] = scratch.ready[0]
         first = last
 
 
 @compiled
 def _count(
-    q: int, most: int, queries: Queries, space: Space, cells: Cells, near: IntArray
+    q: int,
+    most: int,
+    along: Float32Array,
+    queries: Queries,
+    space: Space,
+    cells: Cells,
+    group: Group,
 ) -> int:
     """Candidates within the radius of query q but s and s'; stops at `most`."""
-    query, radius, total = space.points[queries.arrival[q]], space.radius, 0
-    for c in near:
-        away = _distance(query, cells.centroids[c])
-        if away > (cells.radii[c] + radius) * (1 + SLACK):
-            continue
-        for i in range(cells.start[c], cells.start[c + 1]):
-            if not _may_be_within(cells.distances[i], away, radius):
-                continue
-            if cells.ranks[i] == queries.own[q] or cells.ranks[i] == queries.floor[q]:
-                continue
-            total += _within(query, cells.members[i], space.limit)
-            if total >= most:
-                return total
+    query, first, total = space.points[queries.arrival[q]], cells.first_rank[0], 0
+    for i in range(0, group.counts[0], LANES):
+        bits = near_listed(i, along, cells, group)
+        while bits:
+            cell = group.near[i + lowest_bit(bits)]
+            bits &= bits - 1
+            lanes = near_lanes(cell, along, cells, group.limit[0])
+            while lanes:
+                member = np.int64(cells.ranks[cell, lowest_bit(lanes)])
+                lanes &= lanes - 1
+                if member == NEVER:
+                    break
+                if member + first in (queries.own[q], queries.floor[q]):
+                    continue
+                total += _within(query, cells.members[member], space.limit)
+                if total >= most:
+                    return total
     return total
 
 
@@ -352,14 +329,18 @@ def count_in_cells(
         queries: `floor` holds the rank of s', `stop` is not looked at.
         most: Stop counting a neighbourhood there.
         space: Coordinates and radius.
-        cells: All candidates.
+        cells: All candidates of a range of ranks.
         count: (n,) filled.
     """
-    near = np.empty(cells.lowest.shape[0], dtype=np.int64)
-    first, stop = 0, space.points.shape[0]
+    group = new_group(cells)
+    first = 0
     while first < count.shape[0]:
-        last = _group_end(queries.cell, first)
-        n_near = _cells_of_group(first, stop, queries, space, cells, near)
+        last = gather(first, space.points, queries.arrival, space.radius, cells, group)
+        list_near(NEVER, cells, group)
         for q in range(first, last):
-            count[q] = _count(q, most, queries, space, cells, near[:n_near])
+            along = group.along[q - first]
+            near_nothing = math.isnan(along[0])
+            count[q] = (
+                0 if near_nothing else _count(q, most, along, queries, space, cells, group)
+            )
         first = last

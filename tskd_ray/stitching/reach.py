@@ -1,0 +1,204 @@
+"""Compiled: which cells, and which of their members, may be within reach of a query.
+
+C cells · L levels of the tree · W = 16 lanes · d dims
+
+All in float32 with a slack for its rounding: what is ruled out here is too far for certain, and
+the rest remains to be decided.
+"""
+# What numba compiles is untyped outside.
+# pyright: reportUntypedFunctionDecorator=false
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from tskd_ray.stitching.cells import LANES, Cells
+from tskd_ray.stitching.compiled import compiled
+from tskd_ray.stitching.lanes import lowest_bit, near_boxes, near_members
+from tskd_ray.stitching.splits import middle
+from tskd_ray.types import Float32Array, FloatArray, Int32Array, IntArray
+
+_GROUP = 256
+"""Queries that share a list of cells, at most."""
+
+_TOGETHER = 4
+"""Neighbouring cells whose states, as queries, share one."""
+
+_LEADING = 4
+"""Dimensions that are looked at first."""
+
+_EPS = float(np.finfo(np.float32).eps)
+
+
+class Group(NamedTuple):
+    """Near queries, which share a list of the cells within reach of any of them."""
+
+    along: Float32Array  # (_GROUP, d) the queries, in the coordinates of the cells
+    low: Float32Array  # (d,) least of them
+    high: Float32Array  # (d,) greatest
+    limit: Float32Array  # (1,) largest squared distance there that may be within the radius
+    stack: IntArray  # (W·L, 2) level and node
+    marks: IntArray  # (C / 64,) a bit per cell; all 0 between uses
+    near: Int32Array  # (C,) cells within reach, by number and so by lowest rank
+    boxes: Float32Array  # (2·d·C,) their bounds, laid out as the boxes of the tree
+    counts: IntArray  # (2,) how many are listed, and how many bounds are laid out
+
+
+@compiled
+def _along_axes(point: FloatArray, cells: Cells, along: Float32Array) -> float:
+    """The point in the coordinates of the cells, into `along`; the largest, NaN if any is."""
+    largest = 0.0
+    for k in range(along.shape[0]):
+        total = 0.0
+        for i in range(along.shape[0]):
+            total += cells.axes[k, i] * (np.float64(point[i]) - cells.centre[i])
+        along[k] = total
+        if not abs(total) <= largest:
+            largest = abs(total)
+            if math.isnan(largest):
+                return np.nan
+    return largest
+
+
+@compiled
+def _place(along: Float32Array, cells: Cells) -> int:
+    first, stop = 0, cells.cell_at.shape[0]
+    while stop - first > 1:
+        between = middle(first, stop)
+        if along[cells.split_axis[between]] < cells.split_at[between]:
+            stop = between
+        else:
+            first = between
+    return first
+
+
+@compiled
+def places(points: FloatArray, arrival: IntArray, cells: Cells, place: IntArray) -> None:
+    """Where in the tree each s' belongs, into `place`, (n,): near ones have near places."""
+    along = np.empty(cells.axes.shape[0], dtype=np.float32)
+    for q in range(arrival.shape[0]):
+        _along_axes(points[arrival[q]], cells, along)
+        place[q] = _place(along, cells)
+
+
+@compiled
+def new_group(cells: Cells) -> Group:
+    """Work space for queries of `cells`."""
+    n_cells, d, _ = cells.inner.shape
+    padded = (n_cells + LANES - 1) // LANES * LANES
+    return Group(
+        np.empty((_GROUP, d), dtype=np.float32),
+        np.empty(d, dtype=np.float32),
+        np.empty(d, dtype=np.float32),
+        np.empty(1, dtype=np.float32),
+        np.empty((LANES * cells.level.shape[0], 2), dtype=np.int64),
+        np.zeros((n_cells + 63) // 64, dtype=np.int64),
+        np.empty(n_cells, dtype=np.int32),
+        np.empty(padded * 2 * d, dtype=np.float32),
+        np.zeros(2, dtype=np.int64),
+    )
+
+
+@compiled
+def gather(
+    first: int,
+    points: FloatArray,
+    arrival: IntArray,
+    radius: float,
+    cells: Cells,
+    group: Group,
+) -> int:
+    """Fill in the queries from number `first` on whose neighbourhood is the same; their end."""
+    d = group.low.shape[0]
+    shared, size, last = -1, 1.0, first
+    group.low[:], group.high[:] = np.inf, -np.inf
+    while last < min(arrival.shape[0], first + _GROUP):
+        along = group.along[last - first]
+        largest = _along_axes(points[arrival[last]], cells, along)
+        if not largest < np.inf:
+            along[0] = np.nan  # not finite, and so near nothing
+        else:
+            near = _place(along, cells) // _TOGETHER
+            if shared not in (-1, near):
+                break
+            shared = near
+            size = max(size, largest * math.sqrt(d))
+            for k in range(d):
+                group.low[k] = min(group.low[k], along[k])
+                group.high[k] = max(group.high[k], along[k])
+        last += 1
+    reach = radius / cells.unit[0] + 2 * _EPS * size  # rounding of the coordinates
+    group.limit[0] = reach * reach * (1 + (d + 6) * _EPS)  # of the sums, and of the limit
+    return last
+
+
+@compiled
+def list_near(most: int, cells: Cells, group: Group) -> None:
+    """List the cells within reach of the group that hold a rank below `most`."""
+    d = group.low.shape[0]
+    boxes = cells.boxes.reshape(-1)
+    group.stack[0, 0], group.stack[0, 1], waiting = cells.level.shape[0] - 2, 0, 1
+    while waiting:
+        waiting -= 1
+        level, node = group.stack[waiting, 0], group.stack[waiting, 1]
+        row = cells.level[level] + node
+        bits = near_boxes(boxes, row * 2 * d * LANES, group.low, group.high, d, group.limit[0])
+        while bits:
+            lane = lowest_bit(bits)
+            bits &= bits - 1
+            if cells.lowest[row, lane] >= most:
+                continue
+            child = node * LANES + lane
+            if level:
+                group.stack[waiting, 0], group.stack[waiting, 1] = level - 1, child
+                waiting += 1
+            else:
+                cell = cells.cell_at[child]
+                group.marks[cell >> 6] |= np.int64(1) << (cell & 63)
+    count = 0
+    for word in range(group.marks.shape[0]):
+        bits = group.marks[word]
+        group.marks[word] = 0
+        while bits:
+            group.near[count] = (word << 6) + lowest_bit(bits)
+            count += 1
+            bits &= bits - 1
+    group.counts[0], group.counts[1] = count, 0
+
+
+@compiled
+def _unpack(first: int, last: int, cells: Cells, group: Group) -> None:
+    """Copy the bounds of listed cells into `group.boxes`, W side by side."""
+    d = group.low.shape[0]
+    for i in range(first, last):
+        at = i // LANES * 2 * d * LANES + i % LANES
+        for k in range(d):
+            group.boxes[at + 2 * k * LANES] = cells.bounds[group.near[i], 0, k]
+            group.boxes[at + (2 * k + 1) * LANES] = cells.bounds[group.near[i], 1, k]
+
+
+@compiled
+def near_lanes(cell: int, along: Float32Array, cells: Cells, limit: float) -> int:
+    """Members of a cell that may be within reach, as bits."""
+    d = along.shape[0]
+    inner = cells.inner.reshape(-1)
+    first = cell * d * LANES
+    # The leading axes carry most of the distance.
+    if d > _LEADING and not near_members(inner, first, along, _LEADING, limit):
+        return 0
+    return near_members(inner, first, along, d, limit)
+
+
+@compiled
+def near_listed(i: int, along: Float32Array, cells: Cells, group: Group) -> int:
+    """Which of the W listed cells from number i on, a multiple of W, are within reach; bits."""
+    d, listed = along.shape[0], group.counts[0]
+    if i >= group.counts[1]:
+        last = min(listed, i + 4 * LANES)
+        _unpack(group.counts[1], last, cells, group)
+        group.counts[1] = last
+    bits = near_boxes(group.boxes, i * 2 * d, along, along, d, group.limit[0])
+    return bits & ((1 << min(LANES, listed - i)) - 1)
