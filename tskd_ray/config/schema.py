@@ -186,7 +186,8 @@ class StitchConfig(Section):
     cells or blocks, whichever is faster on a sample of the data."""
     decide: Literal["auto", "all", "reached"] = "auto"
     """Which hops: all, or only those that walks reach, which is cheaper where many are
-    accepted. auto: the latter in epochs of half a million transitions or more. Same trajectories."""
+    accepted. auto: the latter in epochs of half a million transitions or more. Same
+    trajectories."""
     index_gib: Positive | None = None
     """Search index that a node maps at a time; a larger one is searched in shards, best values
     first. Default: half of the smallest node's memory."""
