@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import pytest
 from stitching.cases import GaussianTable, random_case
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.errors import ConfigError, StorageError
-from tskd_ray.stitching.cells import build_cells
 from tskd_ray.stitching.hops import (
     HopDecisions,
     best_neighbours,
@@ -23,7 +21,6 @@ from tskd_ray.stitching.hops import (
 )
 from tskd_ray.stitching.problem import HopProblem, hop_problem
 from tskd_ray.stitching.radius import suggest_radius
-from tskd_ray.stitching.shards import CellShard
 
 
 class Drift:
