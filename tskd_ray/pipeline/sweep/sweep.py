@@ -88,7 +88,7 @@ def run_sweep(
                     _run_trials(plan, store, log, tracker, folder)
                     if not tracker.lost or tracker.spent():
                         break
-            tracker.close()
+                tracker.keep_bill()
             rows = finished_rows(log, plan)
             best = winner(rows, sweep)
             if best is None:

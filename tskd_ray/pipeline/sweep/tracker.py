@@ -58,9 +58,12 @@ class Tracker:
         cpu, wall = self._before
         return cpu + self._usage.cpu_seconds, wall + time.monotonic() - self._begun
 
-    def close(self) -> None:
-        """Keep the bill and stop counting."""
+    def keep_bill(self) -> None:
+        """Note what the sweep has cost up to now."""
         self.log.note_spent(*self.cost())
+
+    def close(self) -> None:
+        """Stop counting."""
         self._usage.close()
 
     # -- told by the trials ------------------------------------------------------------
@@ -96,7 +99,7 @@ class Tracker:
             self._artifacts(self._made, most, running=float(len(running)))
         if time.monotonic() > self._saved + _SAVE_SECONDS:
             self._saved = time.monotonic()
-            self.log.note_spent(*self.cost())
+            self.keep_bill()
 
     def spent(self) -> bool:
         if not self._spent:
