@@ -49,7 +49,9 @@ def decide_along(
     on_cycle: OnCycle = "stop",
     max_length: int = 1000,
 ) -> HopDecisions:
-    """The decisions of all transitions, where those that the walks do not reach are no hop.
+    """The decisions of all transitions, where most that the walks do not reach are no hop.
+
+    Those decided in vain lie behind a hop, so that no walk of any trajectory comes to them.
 
     Args:
         trajectories: D'.
@@ -73,9 +75,6 @@ def decide_along(
         candidate[decisions.transitions] = decisions.candidate
         verdict[decisions.transitions] = decisions.verdict
         known[decisions.transitions] = True
-    aside = np.ones(n, dtype=np.bool_)
-    aside[steps] = False  # what a hop made useless, no walk of the others' may use
-    candidate[aside], verdict[aside] = -1, Verdict.NO_NEIGHBOUR
     return HopDecisions(transitions=np.arange(n), candidate=candidate, verdict=verdict)
 
 
