@@ -237,6 +237,10 @@ def _check_objectives(sweep: Sweep) -> None:
             f"objective: score needs evaluate.episodes. Got 0{where}. Raise it, or use the "
             "metric offline."
         )
+    if "offline" in metrics and sweep.base_value("evaluate.offline") is False:
+        raise ConfigError(
+            f"objective: offline needs evaluate.offline. Got false{where}. Set it to true."
+        )
     if metrics == ["cpu_seconds"]:
         raise ConfigError(
             f"cpu_seconds alone would name the cheapest setting{where}. Put score or offline "

@@ -28,6 +28,7 @@ def tiny_sweep(storage: Path, folder: Path, **settings: Any) -> Path:
         "space": SPACE,
         "search": {"method": "grid"},
         "final": None,
+        "concurrent": 2,
         **settings,
     }
     path = folder / "sweep.yaml"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,7 +48,7 @@ def stage_of(name: str) -> str:
     """The stage of the node of that name, as "generate" of "generate-2"."""
     known = ("students", "scores", "offline")
     first = name.partition("-")[0]
-    return first if first in known else name.rstrip("0123456789").rstrip("-")
+    return first if first in known else re.sub(r"-\d+$", "", name)
 
 
 @dataclass(frozen=True, kw_only=True)
