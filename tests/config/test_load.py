@@ -18,7 +18,7 @@ from tskd_ray.config.schema import Config, FitConfig, RadiusConfig
 from tskd_ray.errors import ConfigError
 
 ROOT = PRESETS.parent.parent
-SHIPPED = sorted([*PRESETS.rglob("*.yaml"), *(ROOT / "tune_configs").rglob("*.yaml")])
+SHIPPED = sorted(PRESETS.rglob("*.yaml"))
 
 
 def load_text(folder: Path, text: str, *overrides: str) -> Config:
@@ -154,7 +154,8 @@ def test_an_override_is_told_from_a_file(argument: str, expected: bool) -> None:
         ),
         (
             "evaluate: {zzz: 1}",
-            "Unknown key evaluate.zzz in c.yaml:1. Valid here: episodes, first_episode, checkpoints, offline.",
+            "Unknown key evaluate.zzz in c.yaml:1. Valid here: episodes, first_episode, "
+            "checkpoints, offline.",
         ),
         (
             "stitch:\n  radius: {neighbors: 5}",

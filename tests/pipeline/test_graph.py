@@ -43,7 +43,8 @@ def test_every_node_comes_after_its_inputs(tmp_path: Path) -> None:
 
 def test_selection_slack_redoes_selection_and_what_follows_only(tmp_path: Path) -> None:
     assert changed(tmp_path, select={"slack": 500.0}) == {
-        "select", "students-tskd", "scores-tskd", "students-filtered", "scores-filtered",
+        "select", "students-tskd", "scores-tskd", "offline-tskd",
+        "students-filtered", "scores-filtered", "offline-filtered",
     }  # fmt: skip
 
 
@@ -51,7 +52,7 @@ def test_radius_keeps_teacher_generation_and_the_first_value(tmp_path: Path) -> 
     different = changed(tmp_path, stitch={"radius": 0.5})
     assert different == {
         "hops-1", "stitch-1", "value-2", "hops-2", "stitch-2",
-        "select", "students-tskd", "scores-tskd",
+        "select", "students-tskd", "scores-tskd", "offline-tskd",
     }  # fmt: skip
 
 
@@ -89,4 +90,16 @@ def test_without_generation_or_stitching_their_stages_are_left_out(tmp_path: Pat
     assert set(keys(config)) == {
         "data", "students-recorded", "students-filtered", "select", "students-tskd",
         "scores-recorded", "scores-filtered", "scores-tskd",
+        "offline-recorded", "offline-filtered", "offline-tskd",
+    }  # fmt: skip
+
+
+def test_the_offline_estimate_needs_no_environment_and_can_be_left_out(tmp_path: Path) -> None:
+    without = tiny_config(tmp_path, evaluate={"episodes": 0, "checkpoints": 2})
+    names = set(keys(without))
+    assert {"offline-recorded", "offline-filtered", "offline-tskd"} <= names
+    assert not any(name.startswith("scores-") for name in names)
+    neither = tiny_config(tmp_path, evaluate={"episodes": 0, "offline": False})
+    assert names - set(keys(neither)) == {
+        "offline-recorded", "offline-filtered", "offline-tskd",
     }  # fmt: skip

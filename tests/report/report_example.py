@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from tskd_ray.config.schema import Config
+from tskd_ray.report.agreement import Agreement
 from tskd_ray.report.data import (
     Curve,
     EpochCounts,
     Metrics,
+    OfflineRow,
     Panel,
     PlotData,
     ReportData,
@@ -103,6 +105,28 @@ def example() -> ReportData:
                 detail="4 recorded, 31 generated, 88 stitched",
             ),
         ),
+        offline=(
+            OfflineRow(
+                name="plain BC",
+                value=61.3,
+                low=52.0,
+                high=70.1,
+                per_seed=(60.0, 61.0, 62.9),
+                best_recorded=246.6,
+                mean_recorded=74.8,
+                share_of_best=0.2486,
+            ),
+            OfflineRow(
+                name="TSKD student",
+                value=203.4,
+                low=181.8,
+                high=223.4,
+                per_seed=(200.1, 203.0, 207.1),
+                best_recorded=246.6,
+                mean_recorded=74.8,
+            ),
+        ),
+        offline_agreement=Agreement(correlation=0.77, low=0.1, high=1.0, pairs=6),
         epochs=tuple(
             EpochCounts(
                 epoch=epoch,

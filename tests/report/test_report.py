@@ -110,9 +110,18 @@ def test_the_page_shows_every_part(text: str) -> None:
         "Teacher", "Student score by checkpoint", "refused: density", "walks ended: cycle",
         "neighbours, 50%", "2 min 11 s", "All settings", "guidance: 1.2", "ray2.60.0",
         "generated 31", "offline: a learned dynamics ensemble", "took 12 min 34 s by the clock",
-        "some ran side by side",
+        "some ran side by side", "61.3 (52 to 70.1)", "25%", "0.77 (0.10 to 1.00, 6 pairs)",
+        "hardly good ones from each other",
     ):  # fmt: skip
         assert part in shown
+
+
+def test_the_offline_estimate_is_apart_from_the_scores(text: str) -> None:
+    scores, _, estimate = Page(text).text.partition("Estimated from recorded data alone")
+    assert "203 (182 to 223)" in estimate
+    assert "203 (182 to 223)" not in scores
+    without = render(replace(example(), metrics=replace(example().metrics, offline=())))
+    assert "Estimated from recorded data alone" not in without
 
 
 def test_the_same_run_gives_the_same_bytes(text: str) -> None:

@@ -239,6 +239,8 @@ class EvaluateConfig(Section):
     """Episodes are numbered from it; other numbers, other resets."""
     checkpoints: Count = 5
     """Evenly spaced in training, the last one final; the best one is labelled as such."""
+    offline: bool = True
+    """Also estimate the final students' returns from the recorded data alone."""
 
 
 class ComputeConfig(Section):

@@ -37,6 +37,7 @@ VERSIONS = {
     "select": "1",
     "students": "1",
     "scores": "1",
+    "offline": "1",
     "fidelity": "1",
 }
 """Of each stage's code: raise one when its results change; stale artifacts stay behind."""
@@ -83,6 +84,10 @@ def build_graph(config: Config, data_key: ArtifactKey) -> dict[str, Node]:
             graph.add(f"scores-{name}", "evaluate", episodes, inputs, "scores")
         for name in _generated_names(config, 1):
             graph.add("fidelity", "evaluate", {}, ("data", name))
+    if config.evaluate.offline:
+        for name in (*BASELINES, "tskd"):
+            inputs = (f"students-{name}", "data")
+            graph.add(f"offline-{name}", "evaluate", {}, inputs, "offline")
     return graph.nodes
 
 

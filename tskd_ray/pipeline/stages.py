@@ -287,6 +287,24 @@ def score_students(work: Work) -> None:
     work.write_json("about", about)
 
 
+def estimate_students(work: Work) -> None:
+    """What the final students would earn, from the recorded data alone."""
+    from tskd_ray.evaluation.offline import estimate_returns
+    from tskd_ray.models.policy import Policy
+
+    (folder,) = (path for name, path in work.inputs.items() if name.startswith("students-"))
+    about = json.loads((folder / "students.json").read_text())
+    final = folder / f"step-{about['steps'][-1]}"
+    policies = [Policy.load(final / f"seed-{number}") for number in range(about["seeds"])]
+    recorded = load_arrays(work.inputs["data"])
+    found = estimate_returns(policies, recorded, seed=work.config.seed)
+    document = {
+        name: value.tolist() if isinstance(value, np.ndarray) else value
+        for name, value in vars(found).items()
+    }
+    work.write_json("offline", {**document, "share_of_best": found.share_of_best})
+
+
 def check_fidelity(work: Work) -> None:
     """Generated steps and returns against the simulator: measured afterwards, never used."""
     from tskd_ray.errors import DataError
@@ -333,6 +351,7 @@ TASKS: dict[str, Callable[[Work], None]] = {
     "select": select_trajectories,
     "students": train_students,
     "scores": score_students,
+    "offline": estimate_students,
     "fidelity": check_fidelity,
 }
 """Stages that are one task each, by stage name."""

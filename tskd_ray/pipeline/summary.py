@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,12 @@ from tskd_ray.data.environments import reference_scores
 from tskd_ray.data.trajectories import Origin, Trajectories
 from tskd_ray.evaluation.simulate import normalized_score
 from tskd_ray.pipeline.vital_signs import Folders, named, read_json, vital_signs
+from tskd_ray.report.agreement import Agreement, agreement
 from tskd_ray.report.data import (
     Curve,
     EpochCounts,
     Metrics,
+    OfflineRow,
     Panel,
     PlotData,
     Projection,
@@ -59,6 +62,9 @@ def build_metrics(config: Config, folders: Folders, warnings: list[str]) -> Metr
     for name in ROW_NAMES:
         if f"scores-{name}" in folders:
             rows.append(_score_row(name, folders, scale))
+    offline = tuple(
+        _offline_row(name, folders) for name in ROW_NAMES if f"offline-{name}" in folders
+    )
     selection = read_json(folders, "select", "selection") or {}
     epochs = tuple(_epoch(folders, name) for name in named(folders, "stitch-"))
     signs = vital_signs(folders, epochs)
@@ -76,6 +82,8 @@ def build_metrics(config: Config, folders: Folders, warnings: list[str]) -> Metr
         rollout=config.generate.rollout if config.generate.trajectories else "none",
         replan_every=config.generate.replan_every,
         scores=tuple(rows),
+        offline=offline,
+        offline_agreement=_agreement(rows, offline),
         epochs=epochs,
         vital_signs=tuple(signs),
         survivors={name: kept for name, (kept, _) in selection.get("survivors", {}).items()},
@@ -176,6 +184,28 @@ def _standard_error(values: Float64Array) -> float | None:
     if len(values) < 2:
         return None
     return float(values.std(ddof=1) / np.sqrt(len(values)))
+
+
+def _offline_row(name: str, folders: Folders) -> OfflineRow:
+    found = read_json(folders, f"offline-{name}", "offline") or {}
+    names = {field.name for field in fields(OfflineRow)} - {"name", "per_seed"}
+    return OfflineRow(
+        name=ROW_NAMES[name],
+        per_seed=_floats(found["per_seed"]),
+        **{key: value for key, value in found.items() if key in names},
+    )
+
+
+def _agreement(scores: list[ScoreRow], offline: tuple[OfflineRow, ...]) -> Agreement | None:
+    """Over every student that has both."""
+    final = {row.name: row.final.per_seed for row in scores if row.seeds}
+    pairs = [
+        pair
+        for row in offline
+        if row.name in final
+        for pair in zip(row.per_seed, final[row.name], strict=True)
+    ]
+    return agreement([pair[0] for pair in pairs], [pair[1] for pair in pairs])
 
 
 # -- counts and vital signs (D23) ------------------------------------------------------

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from tskd_ray.errors import StorageError
+from tskd_ray.report.agreement import Agreement
 
 Group = Literal["recorded", "generated", "stitched", "selected"]
 _strings_for_nan = with_config(ConfigDict(ser_json_inf_nan="strings"))
@@ -77,6 +78,26 @@ class ScoreRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OfflineRow:
+    """A student's discounted return as estimated from recorded data alone: not a score.
+
+    The interval tells what another draw of the same recorded episodes would have changed. The
+    method's own error is larger.
+    """
+
+    name: str  # as of its `ScoreRow`
+    value: float  # mean over student seeds
+    low: float  # 90% bootstrap interval over recorded episodes
+    high: float
+    per_seed: tuple[float, ...] = ()
+    best_recorded: float = 0.0  # largest discounted return of a recorded episode
+    mean_recorded: float = 0.0
+    share_of_best: float | None = None  # value / best_recorded
+    discount: float = 0.99
+    episodes: int = 0  # recorded ones that it rests on
+
+
+@dataclass(frozen=True, kw_only=True)
 class EpochCounts:
     """What one stitching epoch did (D18, D19, D21)."""
 
@@ -114,6 +135,8 @@ class Metrics:
     rollout: str = "none"  # where the generated states came from (D8)
     replan_every: int = 1  # environment steps taken from one plan (D11)
     scores: tuple[ScoreRow, ...] = ()
+    offline: tuple[OfflineRow, ...] = ()
+    offline_agreement: Agreement | None = None  # with the scores, over students
     epochs: tuple[EpochCounts, ...] = ()
     vital_signs: tuple[VitalSign, ...] = ()
     survivors: Mapping[str, int] = field(default_factory=dict[str, int])  # origin → selected
