@@ -17,7 +17,6 @@ from tskd_ray.config.load import (
 from tskd_ray.config.schema import Config, FitConfig, RadiusConfig
 from tskd_ray.errors import ConfigError
 
-ROOT = PRESETS.parent.parent
 SHIPPED = sorted(PRESETS.rglob("*.yaml"))
 
 
