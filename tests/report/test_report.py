@@ -111,7 +111,7 @@ def test_the_page_shows_every_part(text: str) -> None:
         "neighbours, 50%", "2 min 11 s", "All settings", "guidance: 1.2", "ray2.60.0",
         "generated 31", "offline: a learned dynamics ensemble", "took 12 min 34 s by the clock",
         "some ran side by side", "61.3 (52 to 70.1)", "25%", "0.77 (0.10 to 1.00, 6 pairs)",
-        "hardly good ones from each other",
+        "did not tell good ones from each other",
     ):  # fmt: skip
         assert part in shown
 
