@@ -173,6 +173,15 @@ def test_the_interval_holds_the_estimate_and_narrows_with_more_episodes() -> Non
     assert again.value == few.value == other.value
 
 
+def test_the_interval_has_the_spread_of_the_replicates_around_the_estimate() -> None:
+    replicates = np.arange(19.0)[None]  # mean 9; second smallest 1, second largest 17
+    low, high = offline._interval(
+        np.concatenate([replicates, 2 * replicates]), np.array([30, 7])
+    )
+    assert low.tolist() == [22.0, -9.0]
+    assert high.tolist() == [38.0, 23.0]
+
+
 def test_a_replicate_counts_whole_episodes_as_often_as_it_drew_them() -> None:
     counts = offline._draws(7, 0, 50)
     assert counts.shape == (7, 51)
