@@ -37,10 +37,10 @@ class Head:
     dashboard: str
     environment: dict[str, str]
 
-    def submit(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def submit(self, *arguments: str, verb: str = "run") -> subprocess.CompletedProcess[str]:
         command = [
             str(BIN / "ray"), "job", "submit", "--address", self.dashboard,
-            "--working-dir", ".", "--", "python", "-m", "tskd_ray", "run", *arguments,
+            "--working-dir", ".", "--", "python", "-m", "tskd_ray", verb, *arguments,
         ]  # fmt: skip
         return subprocess.run(
             command, cwd=ROOT, env=self.environment, capture_output=True, text=True, check=False

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.sweep.tiny_sweep import load_tiny, tiny_sweep
+from pipeline.sweep.tiny_sweep import SPACE, load_tiny, tiny_sweep
 from tskd_ray.cli import exit_code
 from tskd_ray.config.load_sweep import load_sweep
 from tskd_ray.data.environments import reference_scores
@@ -26,8 +26,6 @@ from tskd_ray.pipeline.run import RunResult
 from tskd_ray.pipeline.sweep.sweep import final_config, run_sweep
 from tskd_ray.pipeline.sweep.tracker import Tracker
 from tskd_ray.report.sweep.data import SweepRecord, read_sweep
-
-PER_RUN = 8  # data, three of generation's models, DDR-I, DDR-II, inverse dynamics, dynamics
 
 
 def parts(storage: Path) -> dict[str, list[tuple[str, str]]]:
@@ -103,6 +101,14 @@ def test_trials_share_and_an_interrupted_sweep_goes_on(
     assert read_sweep(result.folder) == record
     assert list((result.folder / "tensorboard").glob("*/events*"))
     assert not (result.folder / "scratch").exists()
+    assert result.report is not None
+    assert result.report.stat().st_size > 0
+    # A space that has grown keeps what is done: nothing is computed, and numbers follow anew.
+    fewer = load_tiny(storage, tmp_path, space={**SPACE, "select.slack": {"grid": ["90%"]}})
+    rows = run_sweep(fewer).record.trials
+    assert [(row.number, row.score) for row in rows] == [
+        (number, record.trials[old].score) for number, old in enumerate((1, 3))
+    ]
 
 
 def check_winner(record: SweepRecord, storage: Path) -> None:

@@ -209,7 +209,7 @@ def _final(
     settings = plan.sweep.settings
     if settings.final is None:
         return None
-    point = next(e.point for e in log.entries.values() if e.row == best)
+    point = next(e.point for e in log.entries.values() if e.row and e.row.keys == best.keys)
     config = final_config(plan.sweep, point)
     console.note(f"final run of trial {best.number}, with fresh seeds and episodes")
     result = run(config, console=console)
@@ -323,5 +323,7 @@ def _seconds(store: ArtifactStore, stage: str, digest: str) -> float:
     return 0.0 if artifact is None else float(artifact.info.get("cpu_seconds", 0.0))
 
 
-def _report(folder: Path) -> Path | None:
-    return None
+def _report(folder: Path) -> Path:
+    from tskd_ray.report.sweep.html import write_sweep_report
+
+    return write_sweep_report(folder)

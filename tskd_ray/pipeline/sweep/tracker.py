@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tskd_ray.config.load_sweep import Sweep
@@ -42,6 +43,8 @@ class Tracker:
         self._usage = ProcessTree()
         self._begun = self._saved = time.monotonic()
         self._before = log.spent()
+        self._own = time.process_time()
+        self._marginal = 0.0
         self._made = 0
         self._spent = False
         self._trials = console.progress("trials")
@@ -56,7 +59,9 @@ class Tracker:
     def cost(self) -> tuple[float, float]:
         """CPU and wall seconds of the sweep, earlier commands included."""
         cpu, wall = self._before
-        return cpu + self._usage.cpu_seconds, wall + time.monotonic() - self._begun
+        # On a cluster that others started, what workers took is known by artifacts alone.
+        here = max(self._usage.cpu_seconds, time.process_time() - self._own + self._marginal)
+        return cpu + here, wall + time.monotonic() - self._begun
 
     def keep_bill(self) -> None:
         """Note what the sweep has cost up to now."""
@@ -114,9 +119,8 @@ class Tracker:
     # -- inside ------------------------------------------------------------------------
 
     def _entry(self, settings: Mapping[str, Any], **found: Any) -> Entry:
-        old = self.log.of(settings)
         return Entry(
-            number=self._number(settings) if old is None else old.number,
+            number=self._number(settings),
             point=settings,
             identity=self.plan.identity(settings),
             **found,
@@ -125,6 +129,9 @@ class Tracker:
     def _number(self, settings: Mapping[str, Any]) -> int:
         if self.plan.points is not None:
             return self.plan.points.index(dict(settings))
+        old = self.log.of(settings)
+        if old is not None:
+            return old.number
         return 1 + max((entry.number for entry in self.log.entries.values()), default=-1)
 
     def _end(self, settings: Mapping[str, Any], state: Any, failure: str = "") -> None:
@@ -135,6 +142,7 @@ class Tracker:
         reports = self._reports.get(name, [])
         entry = self._entry(settings, reports=tuple(reports), failure=failure)
         row = self._row(entry, state, time.monotonic() - self._started.get(name, self._begun))
+        self._marginal += row.marginal_cpu_seconds
         self.log.write(
             Entry(
                 number=entry.number, point=settings, identity=entry.identity,
@@ -196,13 +204,15 @@ def metrics_of(sweep: Sweep) -> list[str]:
 
 
 def finished_rows(log: TrialLog, plan: SweepPlan) -> list[TrialRow]:
-    """Rows of this sweep's trials that ended, in order."""
-    wanted = None if plan.points is None else {point_id(point) for point in plan.points}
+    """Rows of this sweep's trials that ended, in order; those of an earlier space left out."""
+    known = plan.points
+    # A point's number follows from the space, which may have grown since the row was kept.
+    wanted = {point_id(point): number for number, point in enumerate(known or ())}
     rows = [
-        entry.row
+        replace(entry.row, number=wanted.get(name, entry.row.number))
         for name, entry in log.entries.items()
         if entry.row is not None
-        and (wanted is None or name in wanted)
+        and (known is None or name in wanted)
         and entry.identity == plan.identity(entry.point)
     ]
     return sorted(rows, key=lambda row: row.number)
