@@ -269,7 +269,7 @@ def test_equal_densities_pass_and_lower_ones_do_not() -> None:
 
 
 def test_models_see_each_hop_once_and_each_state_once() -> None:
-    case = next(c for c in map(random_case, range(99)) if len(stitch(c, "cells", 2).hops) > 5)
+    case = next(c for c in map(random_case, range(99)) if len(stitch(c, "cells").hops) > 5)
     seen: Counter[str] = Counter()
 
     def counted(name: str, model: Any) -> Any:

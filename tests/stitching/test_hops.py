@@ -98,7 +98,7 @@ def test_chunks_shared_by_threads_give_the_same(monkeypatch: pytest.MonkeyPatch)
     whole = decide_hops(problem)
     monkeypatch.setattr("tskd_ray.stitching.hops.PIECE", 64)
     monkeypatch.setattr("tskd_ray.stitching.hops._PAIRS", 50)
-    monkeypatch.setattr("tskd_ray.stitching.shards._FLAT_PAIRS", 5_000)
+    monkeypatch.setattr("tskd_ray.stitching.faiss_shards._PAIRS", 5_000)
     assert_same(decide_hops(problem, threads=4), whole)
     assert_same(decide_hops(gait_problem(search="faiss-flat"), threads=2), whole)
 

@@ -23,7 +23,7 @@ from tskd_ray.pipeline.graph import VERSIONS, Node
 from tskd_ray.pipeline.stages import Work, load_decisions
 from tskd_ray.progress import Progress
 from tskd_ray.stitching.choose import argmax_recall, sample_transitions
-from tskd_ray.stitching.hops import PIECE, HopDecisions
+from tskd_ray.stitching.hops import HopDecisions
 from tskd_ray.stitching.narrow import narrow_hops
 from tskd_ray.stitching.problem import HopProblem
 from tskd_ray.stitching.reached import decide_reached
@@ -31,6 +31,9 @@ from tskd_ray.types import IntArray
 
 _WORTH_ROUNDS = 500_000
 """Transitions from which on rounds of decisions, seconds each, may save more than they cost."""
+
+_WORTH_WORKERS = 131_072
+"""Transitions from which workers are asked: starting them costs as much as deciding these."""
 
 _INDEX_SHARE = 0.5
 """Of a node's memory; the rest is the workers' and Ray's."""
@@ -116,7 +119,7 @@ class _Decider:
 
     def __call__(self, transitions: IntArray, *, dynamics: bool = True) -> HopDecisions:
         compute = self.compute
-        if len(transitions) <= PIECE:
+        if len(transitions) < _WORTH_WORKERS:
             compute = compute.model_copy(update={"mode": "local"})
         before = self.done
 
