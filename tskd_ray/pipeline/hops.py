@@ -32,7 +32,7 @@ from tskd_ray.types import IntArray
 _WORTH_ROUNDS = 500_000
 """Transitions from which on rounds of decisions, seconds each, may save more than they cost."""
 
-_WORTH_WORKERS = 131_072
+_WORTH_WORKERS = 200_000
 """Transitions from which workers are asked: starting them costs as much as deciding these."""
 
 _INDEX_SHARE = 0.5
