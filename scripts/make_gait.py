@@ -1,13 +1,14 @@
 #!/usr/bin/env python
 """Extend recorded gait data to any size by rolling out noisy clones of its behaviour.
 
-    python scripts/make_gait.py walker2d-medium.hdf5 walker2d-expert.hdf5 \\
-        --environment Walker2d-v5 --environment-kwargs '{"xml_file": "walker2d.xml"}' \\
-        --states 1000000 --output gait-walker2d-1m
+    python scripts/make_gait.py walker2d-medium.hdf5 walker2d-expert.hdf5 --output gait-1m
+        --environment Walker2d-v5 --environment-kwargs '{"xml_file": "walker2d.xml"}'
+        --states 1000000
 
-Copies of recorded states with added noise would fill all dimensions evenly, and real motion does
-not: so every state here is simulated. Each episode has a clone and a noise level of its own, from
-the clone's best gait to early falls. Written as .npy arrays for `benchmark.py --dataset FOLDER`.
+Copies of recorded states with added noise would fill all dimensions evenly, and real motion
+does not: so every state here is simulated. Each episode has a clone and a noise level of its
+own, from the clone's best gait to early falls. Written as .npy arrays for
+`benchmark.py stitch --dataset FOLDER`.
 """
 
 from __future__ import annotations
