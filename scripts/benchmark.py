@@ -2,7 +2,7 @@
 """Measure tskd_ray against what one would otherwise run, side by side in one process.
 
     python scripts/benchmark.py stitch
-    python scripts/benchmark.py stitch --dataset hopper.hdf5 --states 1000000
+    python scripts/benchmark.py stitch --dataset gait-hopper-1m
     python scripts/benchmark.py epoch --dataset gait-hopper-1m
 
 Ratios within one run are what counts; absolute times belong to the machine.

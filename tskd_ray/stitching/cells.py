@@ -48,6 +48,7 @@ class Cells(NamedTuple):
     unit: Float64Array  # (1,) no member is farther from the centre
     ranks: Int32Array  # (C, W) of the members, ascending, then `NEVER`
     inner: Float32Array  # (C, d, W) of the members, along the axes
+    given: Float32Array  # (C, d, W) of the members, as given but for centre and unit
     bounds: Float32Array  # (C, 2, d) least and greatest of them
     cell_at: Int32Array  # (C,) cell of each place
     boxes: Float32Array  # (B, d, 2, W) least and greatest of each child, level by level
@@ -85,6 +86,7 @@ def build_cells(points: FloatArray, *, first_rank: int = 0) -> Cells:
     cell_at[by_lowest] = np.arange(n_cells, dtype=np.int32)
     boxes, box_lowest, level = _levels(low, high, lowest)
     ranks, lanes = _lanes(inner, order, by_lowest)
+    given = _given(points, ranks, centre, unit)
     return Cells(
         members=np.ascontiguousarray(points),
         first_rank=np.array([first_rank], dtype=np.int64),
@@ -93,6 +95,7 @@ def build_cells(points: FloatArray, *, first_rank: int = 0) -> Cells:
         unit=np.array([unit]),
         ranks=ranks,
         inner=lanes,
+        given=given,
         bounds=np.stack([low[by_lowest], high[by_lowest]], axis=1),
         cell_at=cell_at,
         boxes=boxes,
@@ -142,6 +145,18 @@ def _levels(
         if nodes == 1:
             return np.concatenate(boxes), np.concatenate(ranks), np.array(level)
         low, high, lowest = low.min(axis=1), high.max(axis=1), lowest.min(axis=1)
+
+
+def _given(
+    points: FloatArray, ranks: Int32Array, centre: Float64Array, unit: float
+) -> Float32Array:
+    """Coordinates (C, d, W) of the members of `ranks`, (C, W); any where there is none."""
+    given = np.empty((len(ranks), points.shape[1], LANES), dtype=np.float32)
+    step = _BLOCK // LANES
+    for i in range(0, len(ranks), step):
+        members = np.minimum(ranks[i : i + step], len(points) - 1)
+        given[i : i + step] = ((points[members] - centre) / unit).transpose(0, 2, 1)
+    return given
 
 
 def _lanes(

@@ -33,3 +33,11 @@ def compiled(function: Callable[..., Any]) -> Any:
         return numba.njit(nogil=True, cache=True)(function)
     except RuntimeError:
         return numba.njit(nogil=True)(function)
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """Compile into its callers: a call counts references to each array of a tuple, atomically.
+
+    For what is called in inner loops; a hundred such counts cost more than its work.
+    """
+    return numba.njit(nogil=True, inline="always")(function)

@@ -18,17 +18,12 @@ from typing import NamedTuple
 import numpy as np
 
 from tskd_ray.stitching.cells import LANES, NEVER, Cells
-from tskd_ray.stitching.compiled import compiled
-from tskd_ray.stitching.lanes import lowest_bit
-from tskd_ray.stitching.reach import (
-    Group,
-    gather,
-    list_near,
-    near_lanes,
-    near_listed,
-    new_group,
-)
+from tskd_ray.stitching.compiled import compiled, inlined
+from tskd_ray.stitching.lanes import likely_members, lowest_bit
+from tskd_ray.stitching.reach import Group, gather, list_near, new_group, next_cell, rewind
 from tskd_ray.types import BoolArray, Float32Array, Float64Array, FloatArray, IntArray
+
+_EPS = float(np.finfo(np.float32).eps)
 
 
 class Space(NamedTuple):
@@ -37,6 +32,7 @@ class Space(NamedTuple):
     points: FloatArray  # (S, d) coordinates in the metric of the radius
     states: FloatArray  # (S, d) raw
     of_rank: IntArray  # (F,) state of each rank
+    scale: Float64Array  # (d,) raw states are points times this
     limit: float  # largest squared distance that counts as within the radius
     radius: float
 
@@ -64,10 +60,13 @@ class Scratch(NamedTuple):
     norm: Float64Array  # (M,) log density of the mean, but for d/2·log 2π
     log_p: Float64Array  # (M,)
     least: Float64Array  # (1,) right side of eq. 9
+    mean: Float32Array  # (M, d) in the coordinates of the cells, as what follows
+    inverse: Float32Array  # (M, d) of the standard deviation
+    most: Float32Array  # (M,) squared distance beyond which no member passes for certain
     ready: BoolArray  # (1,) whether the above are filled in
 
 
-@compiled
+@inlined
 def _within(a: FloatArray, b: FloatArray, limit: float) -> bool:
     """Squared distance at most `limit`; partial sums never fall, so it may stop early."""
     total = 0.0
@@ -113,7 +112,16 @@ def _log_density(
 def _scratch(gaussians: Gaussians) -> Scratch:
     M, _, d = gaussians.mean.shape
     ready = np.zeros(1, dtype=np.bool_)
-    return Scratch(np.empty((M, d)), np.empty(M), np.empty(M), np.empty(1), ready)
+    return Scratch(
+        np.empty((M, d)),
+        np.empty(M),
+        np.empty(M),
+        np.empty(1),
+        np.empty((M, d), dtype=np.float32),
+        np.empty((M, d), dtype=np.float32),
+        np.empty(M, dtype=np.float32),
+        ready,
+    )
 
 
 @compiled
@@ -129,6 +137,44 @@ def _prepare(q: int, recorded: FloatArray, gaussians: Gaussians, scratch: Scratc
             recorded, gaussians.mean[m, q], scratch.precision[m], scratch.norm[m], -np.inf
         )
     return _log_mean_exp(scratch.log_p)
+
+
+@compiled
+def _prepare_lanes(
+    q: int, space: Space, cells: Cells, gaussians: Gaussians, scratch: Scratch
+) -> None:
+    """Fill in what rules members out, W at a time: farther from a mean than eq. 9 allows."""
+    M, _, d = gaussians.mean.shape
+    unit = cells.unit[0]
+    for m in range(M):
+        rounding = 0.0
+        for k in range(d):
+            mean = (gaussians.mean[m, q, k] / space.scale[k] - cells.centre[k]) / unit
+            inverse = scratch.precision[m, k] * space.scale[k] * unit
+            scratch.mean[m, k], scratch.inverse[m, k] = mean, inverse
+            rounding += (inverse * (1 + abs(mean))) ** 2
+        reach = math.sqrt(max(0.0, 2 * (scratch.norm[m] - scratch.least[0])))
+        reach += 4 * _EPS * math.sqrt(rounding)  # of the coordinates
+        scratch.most[m] = reach * reach * (1 + (d + 8) * _EPS)  # of the sums, and of this
+
+
+@inlined
+def _likely_lanes(cell: int, cells: Cells, scratch: Scratch) -> int:
+    """Members of a cell that may pass eq. 9, as bits."""
+    d = cells.given.shape[1]
+    lanes = -1
+    for m in range(scratch.most.shape[0]):
+        if lanes:
+            lanes &= likely_members(
+                cells.given,
+                cell * d * LANES,
+                scratch.mean,
+                scratch.inverse,
+                m * d,
+                d,
+                scratch.most[m],
+            )
+    return lanes
 
 
 @compiled
@@ -172,48 +218,29 @@ def _insert(rank: int, found: IntArray) -> int:
 
 
 @compiled
-def _search_cell(
-    cell: int,
+def _passes(
     q: int,
-    bound: int,
-    along: Float32Array,
+    rank: int,
     queries: Queries,
     space: Space,
     cells: Cells,
-    group: Group,
     gaussians: Gaussians,
     scratch: Scratch,
-    found: IntArray,
-) -> int:
-    """Take what members of the cell are admissible, by rank; the new bound."""
-    first = cells.first_rank[0]
-    lanes = near_lanes(cell, along, cells, group.limit[0])
-    while lanes:
-        member = np.int64(cells.ranks[cell, lowest_bit(lanes)])
-        lanes &= lanes - 1
-        rank = member + first
-        if rank >= bound:
-            break
-        if rank <= queries.floor[q] or rank == queries.own[q]:
-            continue
-        if not _within(space.points[queries.arrival[q]], cells.members[member], space.limit):
-            continue
-        if gaussians.mean.shape[0]:
-            if not scratch.ready[0]:
-                scratch.ready[0] = True
-                recorded = space.states[queries.arrival[q]]
-                scratch.least[0] = _prepare(q, recorded, gaussians, scratch)
-            x = space.states[space.of_rank[rank]]
-            if not _plausible(q, x, gaussians, scratch, scratch.least[0]):
-                continue
-        bound = min(bound, _insert(rank, found))
-    return bound
+) -> bool:
+    """Eq. 9 for the candidate of a rank; the first one of a query fills the scratch."""
+    if not scratch.ready[0]:
+        scratch.ready[0] = True
+        recorded = space.states[queries.arrival[q]]
+        scratch.least[0] = _prepare(q, recorded, gaussians, scratch)
+        _prepare_lanes(q, space, cells, gaussians, scratch)
+    x = space.states[space.of_rank[rank]]
+    return _plausible(q, x, gaussians, scratch, scratch.least[0])
 
 
-@compiled
+@inlined
 def _search(
     q: int,
-    along: Float32Array,
+    place: int,
     queries: Queries,
     space: Space,
     cells: Cells,
@@ -222,34 +249,41 @@ def _search(
     scratch: Scratch,
     found: IntArray,
 ) -> None:
-    """Fill `found`, (k,), for query q.
+    """Fill `found`, (n, k), for query q, which has a place in the group.
 
     Visits the listed cells in the order of their lowest rank, and the members of a cell by
     rank, until nothing better than the k-th rank found can follow.
     """
-    bound, first = queries.stop[q], cells.first_rank[0]
-    for i in range(0, group.counts[0], LANES):
-        if cells.ranks[group.near[i], 0] + first >= bound:
-            break
-        bits = near_listed(i, along, cells, group)
-        while bits:
-            cell = group.near[i + lowest_bit(bits)]
-            bits &= bits - 1
-            if cells.ranks[cell, 0] + first >= bound:
+    bound, floor, own, first = (
+        queries.stop[q],
+        queries.floor[q],
+        queries.own[q],
+        cells.first_rank[0],
+    )
+    rewind(group)
+    cell = next_cell(place, bound - first, cells, group)
+    while cell >= 0:
+        lanes = group.cursor[4]
+        if scratch.ready[0]:
+            lanes &= _likely_lanes(cell, cells, scratch)
+        while lanes:
+            member = np.int64(cells.ranks[cell, lowest_bit(lanes)])
+            lanes &= lanes - 1
+            rank = member + first
+            if rank >= bound:
                 break
-            bound = _search_cell(
-                cell,
-                q,
-                bound,
-                along,
-                queries,
-                space,
-                cells,
-                group,
-                gaussians,
-                scratch,
-                found,
-            )
+            if rank <= floor or rank == own:
+                continue
+            if not _within(
+                space.points[queries.arrival[q]], cells.members[member], space.limit
+            ):
+                continue
+            if gaussians.mean.shape[0] and not _passes(
+                q, rank, queries, space, cells, gaussians, scratch
+            ):
+                continue
+            bound = min(bound, _insert(rank, found[q]))
+        cell = next_cell(place, bound - first, cells, group)
 
 
 @compiled
@@ -279,11 +313,11 @@ def best_in_cells(
         most = queries.stop[first:last].max() - cells.first_rank[0]
         list_near(most, cells, group)
         for q in range(first, last):
-            along = group.along[q - first]
-            if math.isnan(along[0]):
+            place = q - first
+            if math.isnan(group.along[place, 0]):
                 continue
             scratch.ready[0] = False
-            _search(q, along, queries, space, cells, group, gaussians, scratch, found[q])
+            _search(q, place, queries, space, cells, group, gaussians, scratch, found)
             tested[q] = scratch.ready[0]
         first = last
 
@@ -292,7 +326,7 @@ def best_in_cells(
 def _count(
     q: int,
     most: int,
-    along: Float32Array,
+    place: int,
     queries: Queries,
     space: Space,
     cells: Cells,
@@ -300,22 +334,21 @@ def _count(
 ) -> int:
     """Candidates within the radius of query q but s and s'; stops at `most`."""
     query, first, total = space.points[queries.arrival[q]], cells.first_rank[0], 0
-    for i in range(0, group.counts[0], LANES):
-        bits = near_listed(i, along, cells, group)
-        while bits:
-            cell = group.near[i + lowest_bit(bits)]
-            bits &= bits - 1
-            lanes = near_lanes(cell, along, cells, group.limit[0])
-            while lanes:
-                member = np.int64(cells.ranks[cell, lowest_bit(lanes)])
-                lanes &= lanes - 1
-                if member == NEVER:
-                    break
-                if member + first in (queries.own[q], queries.floor[q]):
-                    continue
-                total += _within(query, cells.members[member], space.limit)
-                if total >= most:
-                    return total
+    rewind(group)
+    cell = next_cell(place, NEVER, cells, group)
+    while cell >= 0:
+        lanes = group.cursor[4]
+        while lanes:
+            member = np.int64(cells.ranks[cell, lowest_bit(lanes)])
+            lanes &= lanes - 1
+            if member == NEVER:
+                break
+            if member + first in (queries.own[q], queries.floor[q]):
+                continue
+            total += _within(query, cells.members[member], space.limit)
+            if total >= most:
+                return total
+        cell = next_cell(place, NEVER, cells, group)
     return total
 
 
@@ -338,9 +371,9 @@ def count_in_cells(
         last = gather(first, space.points, queries.arrival, space.radius, cells, group)
         list_near(NEVER, cells, group)
         for q in range(first, last):
-            along = group.along[q - first]
-            near_nothing = math.isnan(along[0])
-            count[q] = (
-                0 if near_nothing else _count(q, most, along, queries, space, cells, group)
-            )
+            place = q - first
+            if math.isnan(group.along[place, 0]):
+                count[q] = 0
+            else:
+                count[q] = _count(q, most, place, queries, space, cells, group)
         first = last

@@ -27,52 +27,97 @@ _vectorised: Any = intrinsic
 
 
 @_vectorised
-def near_members(typing: Any, inner: Any, first: Any, query: Any, d: Any, limit: Any) -> Any:
-    """Bit j is set unless the squared distance of lane j of W to `query` is above `limit`.
+def near_members(
+    typing: Any, inner: Any, first: Any, queries: Any, at: Any, d: Any, limit: Any
+) -> Any:
+    """Bit j is set unless the squared distance of lane j of W to a query is above `limit`.
 
     Args:
         typing: numba's own.
-        inner: 1-D float32; coordinate k of lane j is at first + k·W + j.
+        inner: float32; coordinate k of lane j is element first + k·W + j in memory.
         first: Where to begin.
-        query: 1-D float32.
-        d: How many of its dimensions to look at.
+        queries: float32; coordinate k is element at + k.
+        at: Where the query begins.
+        d: How many dimensions to look at.
         limit: float32.
     """
 
     def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         start = builder.gep(_data(context, builder, signature, values, 0), [values[1]])
-        point = _data(context, builder, signature, values, 2)
+        point = builder.gep(_data(context, builder, signature, values, 2), [values[3]])
 
         def difference(k: Any) -> Any:
             x = _load(builder, start, builder.mul(k, ir.Constant(_INT, LANES)))
             return builder.fsub(x, _all(builder, builder.load(builder.gep(point, [k]))))
 
-        return _not_above(builder, difference, values[3], values[4])
+        return _not_above(builder, difference, values[4], values[5])
 
-    return types.int64(inner, types.int64, query, types.int64, types.float32), emit
+    whole = types.int64
+    return whole(inner, whole, queries, whole, whole, types.float32), emit
 
 
 @_vectorised
-def near_boxes(
-    typing: Any, boxes: Any, first: Any, low: Any, high: Any, d: Any, limit: Any
+def likely_members(
+    typing: Any,
+    given: Any,
+    first: Any,
+    mean: Any,
+    precision: Any,
+    at: Any,
+    d: Any,
+    limit: Any,
 ) -> Any:
-    """Bit j is set unless box j of W is farther from the box low … high than √limit.
+    """Bit j is set unless Σ_k ((x_k − mean_k)·precision_k)² of lane j of W is above `limit`.
 
     Args:
         typing: numba's own.
-        boxes: 1-D float32; the least coordinate k of box j is at first + 2·k·W + j, the
-            greatest W further.
+        given: float32; coordinate k of lane j is element first + k·W + j in memory.
         first: Where to begin.
-        low: 1-D float32.
-        high: 1-D float32; equal to `low` for a point.
+        mean: float32; coordinate k is element at + k.
+        precision: Likewise.
+        at: Where those begin.
         d: How many dimensions.
         limit: float32.
     """
 
     def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         start = builder.gep(_data(context, builder, signature, values, 0), [values[1]])
-        least = _data(context, builder, signature, values, 2)
-        most = _data(context, builder, signature, values, 3)
+        centre = builder.gep(_data(context, builder, signature, values, 2), [values[4]])
+        scale = builder.gep(_data(context, builder, signature, values, 3), [values[4]])
+
+        def difference(k: Any) -> Any:
+            x = _load(builder, start, builder.mul(k, ir.Constant(_INT, LANES)))
+            gap = builder.fsub(x, _all(builder, builder.load(builder.gep(centre, [k]))))
+            return builder.fmul(gap, _all(builder, builder.load(builder.gep(scale, [k]))))
+
+        return _not_above(builder, difference, values[5], values[6])
+
+    whole = types.int64
+    return whole(given, whole, mean, precision, whole, whole, types.float32), emit
+
+
+@_vectorised
+def near_boxes(
+    typing: Any, boxes: Any, first: Any, low: Any, high: Any, at: Any, d: Any, limit: Any
+) -> Any:
+    """Bit j is set unless box j of W is farther from the box low … high than √limit.
+
+    Args:
+        typing: numba's own.
+        boxes: float32; the least coordinate k of box j is element first + 2·k·W + j in
+            memory, the greatest W further.
+        first: Where to begin.
+        low: float32; coordinate k is element at + k.
+        high: Likewise; `low` itself for a point.
+        at: Where those begin.
+        d: How many dimensions.
+        limit: float32.
+    """
+
+    def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        start = builder.gep(_data(context, builder, signature, values, 0), [values[1]])
+        least = builder.gep(_data(context, builder, signature, values, 2), [values[4]])
+        most = builder.gep(_data(context, builder, signature, values, 3), [values[4]])
 
         def difference(k: Any) -> Any:
             at = builder.mul(k, ir.Constant(_INT, 2 * LANES))
@@ -83,9 +128,10 @@ def near_boxes(
             gap = _larger(builder, builder.fsub(box_low, above), builder.fsub(below, box_high))
             return _larger(builder, gap, _ZEROS)
 
-        return _not_above(builder, difference, values[4], values[5])
+        return _not_above(builder, difference, values[5], values[6])
 
-    return types.int64(boxes, types.int64, low, high, types.int64, types.float32), emit
+    whole = types.int64
+    return whole(boxes, whole, low, high, whole, whole, types.float32), emit
 
 
 @_vectorised

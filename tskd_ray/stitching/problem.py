@@ -39,8 +39,8 @@ Search = Literal["auto", "cells", "blocks", "faiss-flat", "faiss-ivf"]
 BLOCK = 16_384
 """Rows per call of a model. Part of the result: batch size moves a network's last bits."""
 
-_FORMAT = 2
-_ARRAYS = ("states", "points", "rank", "of_rank", "threshold", "source")
+_FORMAT = 3
+_ARRAYS = ("states", "points", "scale", "rank", "of_rank", "threshold", "source")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,6 +49,7 @@ class HopProblem:
 
     states: FloatArray  # (S, d) raw
     points: FloatArray  # (S, d) coordinates in the metric of the radius (D19)
+    scale: Float64Array  # (d,) raw states are points times this
     rank: IntArray  # (S,) place by value, best first, ties by number (D17); S if no candidate
     of_rank: IntArray  # (F,) the state of each rank
     threshold: IntArray  # (N,) ranks below it are of strictly better states than s'
@@ -190,15 +191,17 @@ def hop_problem(
     gaussians = gaussians_of(trajectories, log_density)
     states = np.ascontiguousarray(trajectories.observations)
     finite = np.isfinite(states).all(axis=1)
-    points = states
+    points, scale = states, np.ones(states.shape[1])
     if metric == "standardized":
-        points = points / deviations(states[finite])
+        scale = deviations(states[finite])
+        points = points / scale
     values = _values(trajectories, value)
     rank, of_rank, better = _ranks(values, finite)
     source = trajectories.step_state
     problem = HopProblem(
         states=states,
         points=points,
+        scale=scale,
         rank=rank,
         of_rank=of_rank,
         threshold=better[source + 1],

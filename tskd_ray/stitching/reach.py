@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tskd_ray.stitching.cells import LANES, Cells
-from tskd_ray.stitching.compiled import compiled
+from tskd_ray.stitching.compiled import compiled, inlined
 from tskd_ray.stitching.lanes import lowest_bit, near_boxes, near_members
 from tskd_ray.stitching.splits import middle
 from tskd_ray.types import Float32Array, FloatArray, Int32Array, IntArray
@@ -44,10 +44,11 @@ class Group(NamedTuple):
     marks: IntArray  # (C / 64,) a bit per cell; all 0 between uses
     near: Int32Array  # (C,) cells within reach, by number and so by lowest rank
     boxes: Float32Array  # (2·d·C,) their bounds, laid out as the boxes of the tree
-    counts: IntArray  # (2,) how many are listed, and how many bounds are laid out
+    cursor: IntArray  # (5,) how many are listed, and of how many the bounds are laid out;
+    # of `next_cell`: first of the W at hand, which of them are still to visit, lanes found
 
 
-@compiled
+@inlined
 def _along_axes(point: FloatArray, cells: Cells, along: Float32Array) -> float:
     """The point in the coordinates of the cells, into `along`; the largest, NaN if any is."""
     largest = 0.0
@@ -63,7 +64,7 @@ def _along_axes(point: FloatArray, cells: Cells, along: Float32Array) -> float:
     return largest
 
 
-@compiled
+@inlined
 def _place(along: Float32Array, cells: Cells) -> int:
     first, stop = 0, cells.cell_at.shape[0]
     while stop - first > 1:
@@ -98,7 +99,7 @@ def new_group(cells: Cells) -> Group:
         np.zeros((n_cells + 63) // 64, dtype=np.int64),
         np.empty(n_cells, dtype=np.int32),
         np.empty(padded * 2 * d, dtype=np.float32),
-        np.zeros(2, dtype=np.int64),
+        np.zeros(5, dtype=np.int64),
     )
 
 
@@ -139,13 +140,14 @@ def gather(
 def list_near(most: int, cells: Cells, group: Group) -> None:
     """List the cells within reach of the group that hold a rank below `most`."""
     d = group.low.shape[0]
-    boxes = cells.boxes.reshape(-1)
     group.stack[0, 0], group.stack[0, 1], waiting = cells.level.shape[0] - 2, 0, 1
     while waiting:
         waiting -= 1
         level, node = group.stack[waiting, 0], group.stack[waiting, 1]
         row = cells.level[level] + node
-        bits = near_boxes(boxes, row * 2 * d * LANES, group.low, group.high, d, group.limit[0])
+        bits = near_boxes(
+            cells.boxes, row * 2 * d * LANES, group.low, group.high, 0, d, group.limit[0]
+        )
         while bits:
             lane = lowest_bit(bits)
             bits &= bits - 1
@@ -166,39 +168,68 @@ def list_near(most: int, cells: Cells, group: Group) -> None:
             group.near[count] = (word << 6) + lowest_bit(bits)
             count += 1
             bits &= bits - 1
-    group.counts[0], group.counts[1] = count, 0
+    group.cursor[0], group.cursor[1] = count, 0
 
 
 @compiled
-def _unpack(first: int, last: int, cells: Cells, group: Group) -> None:
-    """Copy the bounds of listed cells into `group.boxes`, W side by side."""
-    d = group.low.shape[0]
-    for i in range(first, last):
-        at = i // LANES * 2 * d * LANES + i % LANES
+def _unpack(stop: int, cells: Cells, group: Group) -> None:
+    """Lay out the bounds of the listed cells before number `stop`."""
+    d, bounds, boxes, near = group.low.shape[0], cells.bounds, group.boxes, group.near
+    for i in range(group.cursor[1], stop):
+        at, cell = i // LANES * 2 * d * LANES + i % LANES, near[i]
         for k in range(d):
-            group.boxes[at + 2 * k * LANES] = cells.bounds[group.near[i], 0, k]
-            group.boxes[at + (2 * k + 1) * LANES] = cells.bounds[group.near[i], 1, k]
+            boxes[at + 2 * k * LANES] = bounds[cell, 0, k]
+            boxes[at + (2 * k + 1) * LANES] = bounds[cell, 1, k]
+    group.cursor[1] = stop
+
+
+@inlined
+def rewind(group: Group) -> None:
+    """Let `next_cell` begin with the first listed cell again."""
+    group.cursor[2] = -LANES
+    group.cursor[3] = 0
 
 
 @compiled
-def near_lanes(cell: int, along: Float32Array, cells: Cells, limit: float) -> int:
-    """Members of a cell that may be within reach, as bits."""
-    d = along.shape[0]
-    inner = cells.inner.reshape(-1)
-    first = cell * d * LANES
-    # The leading axes carry most of the distance.
-    if d > _LEADING and not near_members(inner, first, along, _LEADING, limit):
-        return 0
-    return near_members(inner, first, along, d, limit)
+def next_cell(query: int, bound: int, cells: Cells, group: Group) -> int:
+    """The next listed cell with members that may be near a query; those lanes into the cursor.
 
+    Args:
+        query: Counted from the first of the group.
+        bound: Cells without a rank below it are left out.
+        cells: All.
+        group: With cells listed; the cursor is moved.
 
-@compiled
-def near_listed(i: int, along: Float32Array, cells: Cells, group: Group) -> int:
-    """Which of the W listed cells from number i on, a multiple of W, are within reach; bits."""
-    d, listed = along.shape[0], group.counts[0]
-    if i >= group.counts[1]:
-        last = min(listed, i + 4 * LANES)
-        _unpack(group.counts[1], last, cells, group)
-        group.counts[1] = last
-    bits = near_boxes(group.boxes, i * 2 * d, along, along, d, group.limit[0])
-    return bits & ((1 << min(LANES, listed - i)) - 1)
+    Returns:
+        Number of the cell, -1 if none is left.
+    """
+    near, ranks, inner, boxes, along = (
+        group.near,
+        cells.ranks,
+        cells.inner,
+        group.boxes,
+        group.along,
+    )
+    d, listed, limit = group.low.shape[0], group.cursor[0], group.limit[0]
+    first, bits, at = group.cursor[2], group.cursor[3], query * d
+    leading = min(d, _LEADING)
+    while True:
+        while bits == 0:
+            first += LANES
+            if first >= listed or ranks[near[first], 0] >= bound:
+                return -1
+            if first >= group.cursor[1]:
+                _unpack(min(listed, first + 4 * LANES), cells, group)
+            bits = near_boxes(boxes, first * 2 * d, along, along, at, d, limit)
+            bits &= (1 << min(LANES, listed - first)) - 1
+        cell = int(near[first + lowest_bit(bits)])
+        bits &= bits - 1
+        if ranks[cell, 0] >= bound:
+            return -1
+        # The leading axes carry most of the distance.
+        if near_members(inner, cell * d * LANES, along, at, leading, limit) == 0:
+            continue
+        lanes = near_members(inner, cell * d * LANES, along, at, d, limit)
+        if lanes:
+            group.cursor[2], group.cursor[3], group.cursor[4] = first, bits, lanes
+            return cell

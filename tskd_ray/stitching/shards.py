@@ -140,7 +140,7 @@ class CellShard:
         from tskd_ray.stitching.kernels import Space
 
         space = Space(
-            *map(read_only, (problem.points, problem.states, problem.of_rank)),
+            *map(read_only, (problem.points, problem.states, problem.of_rank, problem.scale)),
             limit=problem.limit,
             radius=problem.radius,
         )
