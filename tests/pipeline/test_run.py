@@ -116,7 +116,7 @@ def test_a_driver_killed_again_and_again_ends_with_the_same_bytes(
     for mark in (
         "ddr1/*/attempt-*",
         "generate/*/shards/shard-*",
-        "stitch/*/scratch/problem-*",
+        "hops/*/scratch/problem-*",
         "select/*/attempt-*",
     ):
         kill_at(mark, start(config, tmp_path), artifacts)
@@ -186,7 +186,7 @@ def test_one_worker_and_a_killed_driver_give_the_same_bytes(
     compute = ComputeConfig(mode="ray", workers=1).model_dump(mode="json")
     config = tiny_config(tmp_path, compute=compute)
     # Among the shards of the pool, then while Ray Data decides hops.
-    for mark in ("generate/*/shards/shard-*", "stitch/*/scratch/problem-*/problem.json"):
+    for mark in ("generate/*/shards/shard-*", "hops/*/scratch/problem-*/problem.json"):
         kill_at(mark, start(config, tmp_path, RAY_ADDRESS=address), tmp_path / "artifacts")
     result = run(config)
     assert result_bytes(result.folder) == result_bytes(undisturbed.folder)
