@@ -65,7 +65,8 @@ def build_shards(
     if search != "auto" or len(problem.of_rank) < WORTH_CHOOSING:
         name: SearchName = "cells" if search == "auto" else search
         return (build(name, first) for first in starts), None
-    options = [build("cells", 0), build("blocks", 0)]
+    points = problem.points[problem.of_rank[:size]]  # once: at ten million states it is a GiB
+    options = [build_shard(name, points, 0, device=device) for name in ("cells", "blocks")]
     choice = faster(problem, options)
     chosen = next(shard for shard in options if shard.name == choice.search)
     options.clear()
