@@ -230,6 +230,18 @@ def _near_boxes(boxes: Any, first: int, low: Any, high: Any, d: int, limit: Any)
 
 
 @numba.njit
+def _likely_members(
+    given: Any, first: int, mean: Any, precision: Any, d: int, limit: Any
+) -> int:
+    return lanes.likely_members(given, first, mean, precision, d, d, limit)
+
+
+@numba.njit
+def _likely_boxes(boxes: Any, first: int, mean: Any, precision: Any, d: int, limit: Any) -> int:
+    return lanes.likely_boxes(boxes, first, mean, precision, d, d, limit)
+
+
+@numba.njit
 def _lowest_bit(bits: int) -> int:
     return lanes.lowest_bit(bits)
 
@@ -264,3 +276,26 @@ def test_lanes_are_kept_unless_they_are_too_far() -> None:
         bits = np.array([1 << bit], dtype=np.uint64).view(np.int64)[0]
         assert _lowest_bit(bits) == bit
         assert _lowest_bit(bits | np.int64(-(2**63))) == bit
+
+
+def test_lanes_are_kept_unless_they_are_too_unlikely() -> None:
+    rng = np.random.default_rng(1)
+    for d in (1, 3, 11):
+        given = rng.integers(-3, 4, (2, d, LANES)).astype(np.float32)
+        given[1, 0, 3] = np.nan
+        # the second of two ellipsoids
+        mean = rng.integers(-3, 4, 2 * d).astype(np.float32)
+        precision = rng.integers(1, 4, 2 * d).astype(np.float32)
+        boxes = np.sort(rng.integers(-9, 9, (2, d, 2, LANES)), axis=2).astype(np.float32)
+        boxes[1, 0, 0, 2] = np.inf  # an empty place
+        boxes[1, 0, 1, 2] = -np.inf
+        centre, scale = mean[d:, None], precision[d:, None]
+        for i, limit in ((0, 0.0), (0, 30.0), (1, 100.0), (1, 400.0)):
+            total = (((given[i] - centre) * scale) ** 2).sum(axis=0)
+            at = i * d * LANES
+            got = _likely_members(given, at, mean, precision, d, np.float32(limit))
+            assert got == bits_of(~(total > limit))
+            gap = np.maximum(boxes[i, :, 0] - centre, centre - boxes[i, :, 1])
+            total = ((np.maximum(gap, 0) * scale) ** 2).sum(axis=0)
+            got = _likely_boxes(boxes, 2 * at, mean, precision, d, np.float32(limit))
+            assert got == bits_of(~(total > limit))

@@ -28,6 +28,11 @@ from tskd_ray.stitching.hops import PIECE, Found, HopDecisions, decide_by_shards
 from tskd_ray.stitching.problem import HopProblem
 from tskd_ray.types import IntArray
 
+_BLOCKS = 8
+"""Per worker, where there are enough transitions."""
+
+_LEAST_BLOCK = 8192
+
 
 def decide_hops_distributed(
     problem_folder: Path,
@@ -35,7 +40,7 @@ def decide_hops_distributed(
     *,
     transitions: IntArray | None = None,
     dynamics: bool = True,
-    block: int = PIECE,
+    block: int | None = None,
     progress: Progress = silent,
 ) -> tuple[HopDecisions, float]:
     """Decide transitions of a saved problem; `decide_hops` in process if mode is local.
@@ -48,7 +53,8 @@ def decide_hops_distributed(
         compute: Workers, and CPUs of each.
         transitions: (n,) distinct numbers; default all.
         dynamics: As in `decide_hops`.
-        block: Transitions per call; no part of the result.
+        block: Transitions per call, by default such that all workers end about together; no
+            part of the result.
         progress: Told the transitions decided.
 
     Returns:
@@ -70,11 +76,12 @@ def decide_hops_distributed(
         nonlocal elsewhere
         found, done = Found.nothing(len(wanted), problem), 0
         rows = np.arange(len(wanted))
-        places = [rows[start : start + block] for start in range(0, len(rows), block)]
         asked = np.zeros(len(wanted), dtype=np.int64)
         # Only the block search is matrix products; the others gain nothing from a GPU.
         device = compute.device if problem.shards[number].name == "blocks" else "cpu"
         ask = _Ask(str(problem_folder), number, dynamics, compute.threads, device)
+        size = block or _block_size(len(wanted), compute, gpu=device == "cuda")
+        places = [rows[start : start + size] for start in range(0, len(rows), size)]
         for table in answers(ask, wanted, places, compute):
             at, part, cpu_seconds = _read(table)
             found.take_in(at, part)
@@ -88,6 +95,15 @@ def decide_hops_distributed(
 
     decisions = decide_by_shards(problem, transitions, search, dynamics=dynamics)
     return decisions, 0.0 if in_process else elsewhere
+
+
+def _block_size(n: int, compute: ComputeConfig, *, gpu: bool) -> int:
+    """Large blocks are searched faster, small ones leave no worker behind."""
+    most = PIECE * compute.threads
+    if compute.mode == "local":
+        return most
+    workers = pool_size(compute, cluster_nodes(), gpu=gpu)
+    return min(most, max(_LEAST_BLOCK, -(-n // (_BLOCKS * workers))))
 
 
 def _check_complete(asked: IntArray) -> None:

@@ -181,10 +181,13 @@ def _shard_states(joined: Trajectories, config: Config) -> int:
     """Candidates of a shard whose search structure fits into a node's memory."""
     gib = config.stitch.index_gib
     memory = gib * 2**30 if gib is not None else smallest_memory(config.compute) * _INDEX_SHARE
-    observations = joined.observations
-    per_state = observations.shape[1] * observations.itemsize + _BYTES_BESIDES
+    per_state = joined.observation_dim * _BYTES_PER_DIMENSION + _BYTES_BESIDES
     return max(1, int(memory // per_state))
 
+
+_BYTES_PER_DIMENSION = 17
+"""Of a candidate in "cells", the largest structure: its point, in float64 where standardised,
+two copies in float32, and its share of the boxes."""
 
 _BYTES_BESIDES = 64
 """Of a candidate's ranks, distances and place in the index, generously."""

@@ -49,7 +49,8 @@ class Cells(NamedTuple):
     ranks: Int32Array  # (C, W) of the members, ascending, then `NEVER`
     inner: Float32Array  # (C, d, W) of the members, along the axes
     given: Float32Array  # (C, d, W) of the members, as given but for centre and unit
-    bounds: Float32Array  # (C, 2, d) least and greatest of them
+    bounds: Float32Array  # (C, 2, d) least and greatest of `inner`
+    given_bounds: Float32Array  # (C, 2, d) and of `given`
     cell_at: Int32Array  # (C,) cell of each place
     boxes: Float32Array  # (B, d, 2, W) least and greatest of each child, level by level
     lowest: Int32Array  # (B, W) lowest rank of each child
@@ -97,6 +98,7 @@ def build_cells(points: FloatArray, *, first_rank: int = 0) -> Cells:
         inner=lanes,
         given=given,
         bounds=np.stack([low[by_lowest], high[by_lowest]], axis=1),
+        given_bounds=np.stack([given.min(axis=2), given.max(axis=2)], axis=1),
         cell_at=cell_at,
         boxes=boxes,
         lowest=box_lowest,

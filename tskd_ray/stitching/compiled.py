@@ -11,7 +11,7 @@ from typing import Any
 
 import numba
 
-_SHARED = ("cells", "lanes", "splits", "reach")
+_SHARED = ("cells", "lanes", "splits", "ellipsoids", "reach")
 """Modules whose parts are compiled into kernels of others."""
 
 _VERSION = zlib.crc32(

@@ -23,8 +23,9 @@ from tskd_ray.stitching.problem import HopProblem
 from tskd_ray.stitching.shards import CellShard, Shard, read_only
 from tskd_ray.types import BoolArray, Float64Array, FloatArray, Int8Array, IntArray
 
-PIECE = 16_384
-"""Transitions searched at a time: bounds the memory of their Gaussians and candidates."""
+PIECE = 131_072
+"""Transitions searched at a time: bounds the memory of their Gaussians and candidates. Near
+ones among them share the listing of cells, so that fewer are slower."""
 
 _PAIRS = 65_536
 """Pairs of states per call of a density."""
@@ -224,13 +225,14 @@ def _by_piece(
     which the search finds its data in the cache.
     """
     by_number = np.argsort(transitions, kind="stable")
+    size = max(1, min(PIECE, -(-len(transitions) // threads)))
 
     def piece(start: int) -> tuple[IntArray, Any]:
-        rows = by_number[start : start + PIECE]
+        rows = by_number[start : start + size]
         rows = rows[shard.nearest_first(problem, transitions[rows])]
         return rows, function(transitions[rows])
 
-    starts = range(0, len(transitions), PIECE)
+    starts = range(0, len(transitions), size)
     if threads == 1 or len(starts) == 1 or problem.log_density is not None:
         return [piece(start) for start in starts]
     with ThreadPoolExecutor(threads) as pool:

@@ -17,11 +17,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tskd_ray.stitching.cells import LANES, NEVER, Cells
+from tskd_ray.stitching.cells import NEVER, Cells
 from tskd_ray.stitching.compiled import compiled, inlined
-from tskd_ray.stitching.lanes import likely_members, lowest_bit
+from tskd_ray.stitching.ellipsoids import Ellipsoids, fill, new_ellipsoids
+from tskd_ray.stitching.lanes import lowest_bit
 from tskd_ray.stitching.reach import Group, gather, list_near, new_group, next_cell, rewind
-from tskd_ray.types import BoolArray, Float32Array, Float64Array, FloatArray, IntArray
+from tskd_ray.types import BoolArray, Float64Array, FloatArray, IntArray
 
 _EPS = float(np.finfo(np.float32).eps)
 
@@ -60,10 +61,6 @@ class Scratch(NamedTuple):
     norm: Float64Array  # (M,) log density of the mean, but for d/2·log 2π
     log_p: Float64Array  # (M,)
     least: Float64Array  # (1,) right side of eq. 9
-    mean: Float32Array  # (M, d) in the coordinates of the cells, as what follows
-    inverse: Float32Array  # (M, d) of the standard deviation
-    most: Float32Array  # (M,) squared distance beyond which no member passes for certain
-    ready: BoolArray  # (1,) whether the above are filled in
 
 
 @inlined
@@ -111,17 +108,7 @@ def _log_density(
 @compiled
 def _scratch(gaussians: Gaussians) -> Scratch:
     M, _, d = gaussians.mean.shape
-    ready = np.zeros(1, dtype=np.bool_)
-    return Scratch(
-        np.empty((M, d)),
-        np.empty(M),
-        np.empty(M),
-        np.empty(1),
-        np.empty((M, d), dtype=np.float32),
-        np.empty((M, d), dtype=np.float32),
-        np.empty(M, dtype=np.float32),
-        ready,
-    )
+    return Scratch(np.empty((M, d)), np.empty(M), np.empty(M), np.empty(1))
 
 
 @compiled
@@ -137,44 +124,6 @@ def _prepare(q: int, recorded: FloatArray, gaussians: Gaussians, scratch: Scratc
             recorded, gaussians.mean[m, q], scratch.precision[m], scratch.norm[m], -np.inf
         )
     return _log_mean_exp(scratch.log_p)
-
-
-@compiled
-def _prepare_lanes(
-    q: int, space: Space, cells: Cells, gaussians: Gaussians, scratch: Scratch
-) -> None:
-    """Fill in what rules members out, W at a time: farther from a mean than eq. 9 allows."""
-    M, _, d = gaussians.mean.shape
-    unit = cells.unit[0]
-    for m in range(M):
-        rounding = 0.0
-        for k in range(d):
-            mean = (gaussians.mean[m, q, k] / space.scale[k] - cells.centre[k]) / unit
-            inverse = scratch.precision[m, k] * space.scale[k] * unit
-            scratch.mean[m, k], scratch.inverse[m, k] = mean, inverse
-            rounding += (inverse * (1 + abs(mean))) ** 2
-        reach = math.sqrt(max(0.0, 2 * (scratch.norm[m] - scratch.least[0])))
-        reach += 4 * _EPS * math.sqrt(rounding)  # of the coordinates
-        scratch.most[m] = reach * reach * (1 + (d + 8) * _EPS)  # of the sums, and of this
-
-
-@inlined
-def _likely_lanes(cell: int, cells: Cells, scratch: Scratch) -> int:
-    """Members of a cell that may pass eq. 9, as bits."""
-    d = cells.given.shape[1]
-    lanes = -1
-    for m in range(scratch.most.shape[0]):
-        if lanes:
-            lanes &= likely_members(
-                cells.given,
-                cell * d * LANES,
-                scratch.mean,
-                scratch.inverse,
-                m * d,
-                d,
-                scratch.most[m],
-            )
-    return lanes
 
 
 @compiled
@@ -226,13 +175,21 @@ def _passes(
     cells: Cells,
     gaussians: Gaussians,
     scratch: Scratch,
+    ellipsoids: Ellipsoids,
 ) -> bool:
-    """Eq. 9 for the candidate of a rank; the first one of a query fills the scratch."""
-    if not scratch.ready[0]:
-        scratch.ready[0] = True
+    """Eq. 9 for the candidate of a rank; the first one of a query fills in the rest."""
+    if not ellipsoids.ready[0]:
         recorded = space.states[queries.arrival[q]]
         scratch.least[0] = _prepare(q, recorded, gaussians, scratch)
-        _prepare_lanes(q, space, cells, gaussians, scratch)
+        fill(
+            gaussians.mean[:, q],
+            scratch.precision,
+            scratch.norm,
+            scratch.least[0],
+            space.scale,
+            cells,
+            ellipsoids,
+        )
     x = space.states[space.of_rank[rank]]
     return _plausible(q, x, gaussians, scratch, scratch.least[0])
 
@@ -247,6 +204,7 @@ def _search(
     group: Group,
     gaussians: Gaussians,
     scratch: Scratch,
+    ellipsoids: Ellipsoids,
     found: IntArray,
 ) -> None:
     """Fill `found`, (n, k), for query q, which has a place in the group.
@@ -261,11 +219,9 @@ def _search(
         cells.first_rank[0],
     )
     rewind(group)
-    cell = next_cell(place, bound - first, cells, group)
+    cell = next_cell(place, bound - first, cells, group, ellipsoids)
     while cell >= 0:
         lanes = group.cursor[4]
-        if scratch.ready[0]:
-            lanes &= _likely_lanes(cell, cells, scratch)
         while lanes:
             member = np.int64(cells.ranks[cell, lowest_bit(lanes)])
             lanes &= lanes - 1
@@ -279,11 +235,11 @@ def _search(
             ):
                 continue
             if gaussians.mean.shape[0] and not _passes(
-                q, rank, queries, space, cells, gaussians, scratch
+                q, rank, queries, space, cells, gaussians, scratch, ellipsoids
             ):
                 continue
             bound = min(bound, _insert(rank, found[q]))
-        cell = next_cell(place, bound - first, cells, group)
+        cell = next_cell(place, bound - first, cells, group, ellipsoids)
 
 
 @compiled
@@ -305,7 +261,9 @@ def best_in_cells(
         found: (n, k) filled with the k lowest ranks, ascending; S marks an empty place.
         tested: (n,) set where eq. 9 was tested, on a state that passed all else.
     """
-    group, scratch = new_group(cells), _scratch(gaussians)
+    members, _, d = gaussians.mean.shape
+    group, scratch = new_group(cells, members), _scratch(gaussians)
+    ellipsoids = new_ellipsoids(members, d)
     found[:], tested[:] = space.points.shape[0], False
     first = 0
     while first < found.shape[0]:
@@ -316,9 +274,11 @@ def best_in_cells(
             place = q - first
             if math.isnan(group.along[place, 0]):
                 continue
-            scratch.ready[0] = False
-            _search(q, place, queries, space, cells, group, gaussians, scratch, found)
-            tested[q] = scratch.ready[0]
+            ellipsoids.ready[0] = False
+            _search(
+                q, place, queries, space, cells, group, gaussians, scratch, ellipsoids, found
+            )
+            tested[q] = ellipsoids.ready[0]
         first = last
 
 
@@ -331,11 +291,12 @@ def _count(
     space: Space,
     cells: Cells,
     group: Group,
+    no_ellipsoids: Ellipsoids,
 ) -> int:
     """Candidates within the radius of query q but s and s'; stops at `most`."""
     query, first, total = space.points[queries.arrival[q]], cells.first_rank[0], 0
     rewind(group)
-    cell = next_cell(place, NEVER, cells, group)
+    cell = next_cell(place, NEVER, cells, group, no_ellipsoids)
     while cell >= 0:
         lanes = group.cursor[4]
         while lanes:
@@ -348,7 +309,7 @@ def _count(
             total += _within(query, cells.members[member], space.limit)
             if total >= most:
                 return total
-        cell = next_cell(place, NEVER, cells, group)
+        cell = next_cell(place, NEVER, cells, group, no_ellipsoids)
     return total
 
 
@@ -365,7 +326,7 @@ def count_in_cells(
         cells: All candidates of a range of ranks.
         count: (n,) filled.
     """
-    group = new_group(cells)
+    group, no_ellipsoids = new_group(cells, 0), new_ellipsoids(0, space.points.shape[1])
     first = 0
     while first < count.shape[0]:
         last = gather(first, space.points, queries.arrival, space.radius, cells, group)
@@ -375,5 +336,5 @@ def count_in_cells(
             if math.isnan(group.along[place, 0]):
                 count[q] = 0
             else:
-                count[q] = _count(q, most, place, queries, space, cells, group)
+                count[q] = _count(q, most, place, queries, space, cells, group, no_ellipsoids)
         first = last

@@ -97,6 +97,53 @@ def likely_members(
 
 
 @_vectorised
+def likely_boxes(
+    typing: Any,
+    boxes: Any,
+    first: Any,
+    mean: Any,
+    precision: Any,
+    at: Any,
+    d: Any,
+    limit: Any,
+) -> Any:
+    """Bit j is set unless `likely_members` would clear that of any point in box j of W.
+
+    Args:
+        typing: numba's own.
+        boxes: float32; the least coordinate k of box j is element first + 2·k·W + j in
+            memory, the greatest W further.
+        first: Where to begin.
+        mean: float32; coordinate k is element at + k.
+        precision: Likewise.
+        at: Where those begin.
+        d: How many dimensions.
+        limit: float32.
+    """
+
+    def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        start = builder.gep(_data(context, builder, signature, values, 0), [values[1]])
+        centre = builder.gep(_data(context, builder, signature, values, 2), [values[4]])
+        scale = builder.gep(_data(context, builder, signature, values, 3), [values[4]])
+
+        def difference(k: Any) -> Any:
+            at = builder.mul(k, ir.Constant(_INT, 2 * LANES))
+            box_low = _load(builder, start, at)
+            box_high = _load(builder, start, builder.add(at, ir.Constant(_INT, LANES)))
+            middle = _all(builder, builder.load(builder.gep(centre, [k])))
+            gap = _larger(
+                builder, builder.fsub(box_low, middle), builder.fsub(middle, box_high)
+            )
+            gap = _larger(builder, gap, _ZEROS)
+            return builder.fmul(gap, _all(builder, builder.load(builder.gep(scale, [k]))))
+
+        return _not_above(builder, difference, values[5], values[6])
+
+    whole = types.int64
+    return whole(boxes, whole, mean, precision, whole, whole, types.float32), emit
+
+
+@_vectorised
 def near_boxes(
     typing: Any, boxes: Any, first: Any, low: Any, high: Any, at: Any, d: Any, limit: Any
 ) -> Any:

@@ -17,6 +17,7 @@ import numpy as np
 
 from tskd_ray.stitching.cells import LANES, Cells
 from tskd_ray.stitching.compiled import compiled, inlined
+from tskd_ray.stitching.ellipsoids import Ellipsoids, likely_cells, likely_lanes
 from tskd_ray.stitching.lanes import lowest_bit, near_boxes, near_members
 from tskd_ray.stitching.splits import middle
 from tskd_ray.types import Float32Array, FloatArray, Int32Array, IntArray
@@ -42,8 +43,10 @@ class Group(NamedTuple):
     limit: Float32Array  # (1,) largest squared distance there that may be within the radius
     stack: IntArray  # (W·L, 2) level and node
     marks: IntArray  # (C / 64,) a bit per cell; all 0 between uses
+    marked: IntArray  # (C / 64²,) a bit per word of those that is not 0; likewise
     near: Int32Array  # (C,) cells within reach, by number and so by lowest rank
     boxes: Float32Array  # (2·d·C,) their bounds, laid out as the boxes of the tree
+    given: Float32Array  # (2·d·C,) likewise, in the given coordinates; only for eq. 9
     cursor: IntArray  # (5,) how many are listed, and of how many the bounds are laid out;
     # of `next_cell`: first of the W at hand, which of them are still to visit, lanes found
 
@@ -86,8 +89,8 @@ def places(points: FloatArray, arrival: IntArray, cells: Cells, place: IntArray)
 
 
 @compiled
-def new_group(cells: Cells) -> Group:
-    """Work space for queries of `cells`."""
+def new_group(cells: Cells, members: int) -> Group:
+    """Work space for queries of `cells`, with eq. 9 of so many ensemble members or none."""
     n_cells, d, _ = cells.inner.shape
     padded = (n_cells + LANES - 1) // LANES * LANES
     return Group(
@@ -97,8 +100,10 @@ def new_group(cells: Cells) -> Group:
         np.empty(1, dtype=np.float32),
         np.empty((LANES * cells.level.shape[0], 2), dtype=np.int64),
         np.zeros((n_cells + 63) // 64, dtype=np.int64),
+        np.zeros((n_cells + 4095) // 4096, dtype=np.int64),
         np.empty(n_cells, dtype=np.int32),
         np.empty(padded * 2 * d, dtype=np.float32),
+        np.empty(padded * 2 * d if members else 0, dtype=np.float32),
         np.zeros(5, dtype=np.int64),
     )
 
@@ -159,28 +164,44 @@ def list_near(most: int, cells: Cells, group: Group) -> None:
                 waiting += 1
             else:
                 cell = cells.cell_at[child]
-                group.marks[cell >> 6] |= np.int64(1) << (cell & 63)
+                word = cell >> 6
+                group.marks[word] |= np.int64(1) << (cell & 63)
+                group.marked[word >> 6] |= np.int64(1) << (word & 63)
     count = 0
-    for word in range(group.marks.shape[0]):
-        bits = group.marks[word]
-        group.marks[word] = 0
-        while bits:
-            group.near[count] = (word << 6) + lowest_bit(bits)
-            count += 1
-            bits &= bits - 1
+    for place in range(group.marked.shape[0]):
+        words = group.marked[place]
+        group.marked[place] = 0
+        while words:
+            word = (place << 6) + lowest_bit(words)
+            words &= words - 1
+            bits = group.marks[word]
+            group.marks[word] = 0
+            while bits:
+                group.near[count] = (word << 6) + lowest_bit(bits)
+                count += 1
+                bits &= bits - 1
     group.cursor[0], group.cursor[1] = count, 0
 
 
 @compiled
 def _unpack(stop: int, cells: Cells, group: Group) -> None:
     """Lay out the bounds of the listed cells before number `stop`."""
-    d, bounds, boxes, near = group.low.shape[0], cells.bounds, group.boxes, group.near
-    for i in range(group.cursor[1], stop):
+    _lay_out(group.cursor[1], stop, group.near, cells.bounds, group.boxes)
+    if group.given.shape[0]:
+        _lay_out(group.cursor[1], stop, group.near, cells.given_bounds, group.given)
+    group.cursor[1] = stop
+
+
+@inlined
+def _lay_out(
+    first: int, stop: int, near: Int32Array, bounds: Float32Array, boxes: Float32Array
+) -> None:
+    d = bounds.shape[2]
+    for i in range(first, stop):
         at, cell = i // LANES * 2 * d * LANES + i % LANES, near[i]
         for k in range(d):
             boxes[at + 2 * k * LANES] = bounds[cell, 0, k]
             boxes[at + (2 * k + 1) * LANES] = bounds[cell, 1, k]
-    group.cursor[1] = stop
 
 
 @inlined
@@ -191,7 +212,9 @@ def rewind(group: Group) -> None:
 
 
 @compiled
-def next_cell(query: int, bound: int, cells: Cells, group: Group) -> int:
+def next_cell(
+    query: int, bound: int, cells: Cells, group: Group, ellipsoids: Ellipsoids
+) -> int:
     """The next listed cell with members that may be near a query; those lanes into the cursor.
 
     Args:
@@ -199,6 +222,7 @@ def next_cell(query: int, bound: int, cells: Cells, group: Group) -> int:
         bound: Cells without a rank below it are left out.
         cells: All.
         group: With cells listed; the cursor is moved.
+        ellipsoids: Once they are ready, members that fail eq. 9 for certain are left out too.
 
     Returns:
         Number of the cell, -1 if none is left.
@@ -222,6 +246,8 @@ def next_cell(query: int, bound: int, cells: Cells, group: Group) -> int:
                 _unpack(min(listed, first + 4 * LANES), cells, group)
             bits = near_boxes(boxes, first * 2 * d, along, along, at, d, limit)
             bits &= (1 << min(LANES, listed - first)) - 1
+            if ellipsoids.ready[0]:
+                bits = likely_cells(group.given, first, bits, ellipsoids)
         cell = int(near[first + lowest_bit(bits)])
         bits &= bits - 1
         if ranks[cell, 0] >= bound:
@@ -230,6 +256,8 @@ def next_cell(query: int, bound: int, cells: Cells, group: Group) -> int:
         if near_members(inner, cell * d * LANES, along, at, leading, limit) == 0:
             continue
         lanes = near_members(inner, cell * d * LANES, along, at, d, limit)
+        if lanes and ellipsoids.ready[0]:
+            lanes &= likely_lanes(cell, cells, ellipsoids)
         if lanes:
             group.cursor[2], group.cursor[3], group.cursor[4] = first, bits, lanes
             return cell
