@@ -235,11 +235,11 @@ class _Loop:
             search="faiss-flat",
         )
         assert problem.gaussians is not None
-        self.points, self.gaussians = problem.points, problem.gaussians
+        self.points, self.gaussians = problem.points[:], problem.gaussians
         self.values = np.concatenate(stored)
         self.values[trajectories.final_states[trajectories.terminated]] = 0.0
         began = time.perf_counter()
-        self.tree = cKDTree(problem.points)
+        self.tree = cKDTree(problem.points[:])
         print(f"cKDTree built in {time.perf_counter() - began:.1f} s, not counted")
 
     def walk(self, episode: int) -> Iterator[tuple[int, int]]:

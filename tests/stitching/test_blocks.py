@@ -17,6 +17,7 @@ from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.stitching.blocks import BlockShard
 from tskd_ray.stitching.frames import Frame
 from tskd_ray.stitching.hops import Verdict, count_neighbours, decide_hops
+from tskd_ray.stitching.points import Points
 from tskd_ray.stitching.problem import HopProblem, hop_problem
 
 
@@ -81,7 +82,7 @@ def test_ranks_and_counts_are_those_of_brute_force(
     floor = rng.integers(-1, len(whole.of_rank), len(chunk))
     floor[::3] = -1
     for first, size in ((0, len(whole.of_rank)), (40, 50)):
-        shard = BlockShard.build(whole.points[whole.of_rank[first : first + size]], first)
+        shard = BlockShard.build(whole.points.take(whole.of_rank[first : first + size]), first)
         for k in (1, 4):
             got = shard.lowest(whole, chunk, floor, k)
             for row, transition in enumerate(chunk):
@@ -199,8 +200,8 @@ def test_a_coarser_precision_of_products_changes_nothing() -> None:
 def test_the_slack_lets_few_pairs_through_and_loses_none() -> None:
     rng = np.random.default_rng(1)
     points = (rng.normal(size=(400, 17)) + 300).astype(np.float32)
-    frame = Frame.of(points)
-    (_, scaled), *rest = frame.scaled(points)
+    frame = Frame.of(Points(points))
+    (_, scaled), *rest = frame.scaled(Points(points))
     assert not rest
     assert np.linalg.norm(scaled.astype(np.float64), axis=1).max() <= 1
     exact = np.linalg.norm(points[:, None].astype(np.float64) - points[None], axis=2)

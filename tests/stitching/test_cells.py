@@ -10,6 +10,7 @@ import pytest
 
 from tskd_ray.stitching import kernels, lanes
 from tskd_ray.stitching.cells import LANES, NEVER, Cells, build_cells
+from tskd_ray.stitching.points import Points
 from tskd_ray.stitching.reach import places
 from tskd_ray.stitching.shards import read_only
 
@@ -27,7 +28,7 @@ def space_of(points: np.ndarray, n_ranks: int, radius: float) -> kernels.Space:
     while np.sqrt(np.nextafter(limit, np.inf)) <= radius:
         limit = float(np.nextafter(limit, np.inf))
     scale = np.ones(points.shape[1])
-    arrays = map(read_only, (points, points, np.arange(n_ranks), scale))
+    arrays = map(read_only, (points, np.arange(n_ranks), scale))
     return kernels.Space(*arrays, limit=limit, radius=radius)
 
 
@@ -43,7 +44,7 @@ def queries_of(n: int, points: np.ndarray, seed: int = 1) -> kernels.Queries:
 def found_in(
     cells: Cells, space: kernels.Space, queries: kernels.Queries, k: int = 1
 ) -> np.ndarray:
-    n, d = len(queries.arrival), space.points.shape[1]
+    n, d = len(queries.arrival), space.states.shape[1]
     nothing = np.zeros((0, 0, d))
     found, tested = np.empty((n, k), dtype=np.int64), np.ones(n, dtype=np.bool_)
     gaussians = kernels.Gaussians(nothing, nothing)
@@ -66,16 +67,16 @@ def near(space: kernels.Space, arrival: int, ranks: range) -> np.ndarray:
     """Ranks within the radius, the squares added up one dimension after the other."""
     total = np.zeros(len(ranks))
     with np.errstate(invalid="ignore", over="ignore"):
-        for k in range(space.points.shape[1]):
-            candidates = space.points[ranks.start : ranks.stop, k].astype(np.float64)
-            total += (candidates - np.float64(space.points[arrival, k])) ** 2
+        for k in range(space.states.shape[1]):
+            candidates = space.states[ranks.start : ranks.stop, k].astype(np.float64)
+            total += (candidates - np.float64(space.states[arrival, k])) ** 2
         return np.flatnonzero(np.sqrt(total) <= space.radius) + ranks.start
 
 
 def best_by_hand(
     space: kernels.Space, queries: kernels.Queries, ranks: range, k: int
 ) -> np.ndarray:
-    found = np.full((len(queries.arrival), k), len(space.points))
+    found = np.full((len(queries.arrival), k), len(space.states))
     for q, (arrival, floor, stop, own) in enumerate(zip(*queries, strict=True)):
         inside = near(space, arrival, ranks)
         admissible = inside[(inside > floor) & (inside < stop) & (inside != own)][:k]
@@ -87,7 +88,7 @@ def assert_exact(
     points: np.ndarray, radius: float, ranks: range, queries: kernels.Queries, k: int = 1
 ) -> np.ndarray:
     """Search and count like brute force; what was found."""
-    cells = build_cells(points[ranks.start : ranks.stop], first_rank=ranks.start)
+    cells = build_cells(Points(points, rows=np.array(ranks)), first_rank=ranks.start)
     space = space_of(points, ranks.stop, radius)
     found = found_in(cells, space, queries, k)
     np.testing.assert_array_equal(found, best_by_hand(space, queries, ranks, k))
@@ -103,7 +104,7 @@ def assert_exact(
 @pytest.mark.parametrize("n", SIZES)
 def test_each_state_is_in_one_cell_and_all_boxes_around_it(n: int) -> None:
     points = np.random.default_rng(n).normal(size=(n, 5)) if n % 2 else lattice(n)
-    cells = build_cells(points)
+    cells = build_cells(Points(points))
     d = points.shape[1]
     assert len(cells.ranks) == -(-n // LANES)
     np.testing.assert_array_equal(np.sort(cells.ranks[cells.ranks != NEVER]), np.arange(n))
@@ -160,10 +161,10 @@ def test_a_shard_is_searched_for_states_of_others() -> None:
 
 def test_queries_may_come_in_any_order() -> None:
     points = np.random.default_rng(3).normal(size=(3_000, 4))
-    cells, space = build_cells(points), space_of(points, 3_000, 0.4)
+    cells, space = build_cells(Points(points)), space_of(points, 3_000, 0.4)
     queries = queries_of(1_000, points)
     place = np.empty(1_000, dtype=np.int64)
-    places(space.points, queries.arrival, Cells(*map(read_only, cells)), place)
+    places(space, queries.arrival, Cells(*map(read_only, cells)), place)
     assert place.min() >= 0
     assert place.max() < len(cells.ranks)
     found = found_in(cells, space, queries)
@@ -175,10 +176,10 @@ def test_queries_may_come_in_any_order() -> None:
 
 def test_a_state_is_at_home_in_the_place_of_its_cell() -> None:
     points = np.random.default_rng(5).normal(size=(4_000, 3))
-    cells = build_cells(points)
+    cells = build_cells(Points(points))
     place = np.empty(4_000, dtype=np.int64)
     mapped = Cells(*map(read_only, cells))
-    places(read_only(points), np.arange(4_000), mapped, place)
+    places(space_of(points, 4_000, 0.4), np.arange(4_000), mapped, place)
     cell = np.empty(4_000, dtype=np.int64)
     cell[cells.ranks.reshape(-1)] = np.repeat(np.arange(len(cells.ranks)), LANES)
     np.testing.assert_array_equal(cells.cell_at[place], cell)

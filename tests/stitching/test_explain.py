@@ -20,7 +20,8 @@ from tskd_ray.stitching.explain import (
     suggest,
 )
 from tskd_ray.stitching.hops import decide_hops
-from tskd_ray.stitching.problem import deviations, hop_problem
+from tskd_ray.stitching.points import deviations
+from tskd_ray.stitching.problem import hop_problem
 from tskd_ray.stitching.radius import suggest_radius
 from tskd_ray.stitching.sampling import decide_along, sample_transitions, sample_walkers
 from tskd_ray.stitching.walks import follow_hops

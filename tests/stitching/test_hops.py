@@ -173,7 +173,7 @@ def test_only_gaussian_problems_are_saved(tmp_path: Path) -> None:
 def test_neighbours_are_counted_exactly(search: str) -> None:
     problem = gait_problem(search=search)
     transitions = np.arange(0, problem.n_transitions, 7)
-    points = problem.points.astype(np.float64)
+    points = problem.points[:].astype(np.float64)
     for transition, count in zip(
         transitions, count_neighbours(problem, transitions), strict=True
     ):

@@ -79,7 +79,7 @@ def run_hops(
             shard_states=_shard_states(joined, config),
             folder=folder,
         )
-        family = _family(node, inputs)
+        family = family_of(node, inputs)
         wide = _wider(store, family, radius)
         decider = _Decider(folder, config, joined.n_steps, work.progress)
         decisions, rounds = _decide(joined, problem, settings.decide, wide, decider)
@@ -154,7 +154,7 @@ def _decide(
     return decider(np.arange(joined.n_steps, dtype=np.int64)), 1
 
 
-def _family(node: Node, inputs: Mapping[str, ArtifactKey]) -> str:
+def family_of(node: Node, inputs: Mapping[str, ArtifactKey]) -> str:
     """Names all that decisions depend on but the radius."""
     config = {name: value for name, value in node.config.items() if name != "radius"}
     version = f"{VERSIONS['hops']} but for the radius"

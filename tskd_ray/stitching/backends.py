@@ -10,15 +10,13 @@ from pathlib import Path
 
 from tskd_ray.stitching.blocks import BlockShard
 from tskd_ray.stitching.faiss_shards import FlatShard, InvertedShard
+from tskd_ray.stitching.points import Points
 from tskd_ray.stitching.shards import CellShard, SearchName, Shard
-from tskd_ray.types import FloatArray
 
 _OTHERS = {shard.name: shard for shard in (CellShard, FlatShard, InvertedShard)}
 
 
-def build_shard(
-    name: SearchName, points: FloatArray, first: int, *, device: str = "cpu"
-) -> Shard:
+def build_shard(name: SearchName, points: Points, first: int, *, device: str = "cpu") -> Shard:
     """The search `name` over `points`, (F, d) in order of rank, the first of rank `first`.
 
     Args:

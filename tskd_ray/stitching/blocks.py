@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from tskd_ray.stitching.frames import EPS, Frame, norms
+from tskd_ray.stitching.points import Points
 from tskd_ray.stitching.shards import SearchName, mapped, within_radius
-from tskd_ray.types import Float32Array, FloatArray, IntArray
+from tskd_ray.types import Float32Array, IntArray
 
 if TYPE_CHECKING:
     from tskd_ray.stitching.problem import HopProblem
@@ -36,7 +37,7 @@ _ROUNDING = {"highest": EPS, "high": 2.0**-9, "medium": 2.0**-6}
 """Relative error of a product of two numbers, by torch's setting for matrix products. Below
 "highest", pairs to be decided again become many: slower, and still exact."""
 
-_PAIRS = 2**20
+_PAIRS = 2**18
 """Pairs decided in float64 at a time."""
 
 _FAR = 1e15
@@ -64,7 +65,7 @@ class BlockShard:
             self._resident = torch.tensor(table, device=device)
 
     @classmethod
-    def build(cls, points: FloatArray, first: int, device: str = "cpu") -> Self:
+    def build(cls, points: Points, first: int, device: str = "cpu") -> Self:
         """Search `points`, (F, d) in order of rank, the first of rank `first`.
 
         Args:

@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tskd_ray.types import Float32Array, Float64Array, FloatArray, Int32Array, IntArray
+from tskd_ray.stitching.points import Points
+from tskd_ray.types import Float32Array, Float64Array, Int32Array, IntArray
 
 LANES = 16
 """Numbers that one vector operation takes, W."""
@@ -30,7 +31,7 @@ _SAMPLE = 100_000
 """States that the principal axes are taken from."""
 
 _BLOCK = 65_536
-"""Rows in float64 at a time."""
+"""Rows at a time."""
 
 
 class Cells(NamedTuple):
@@ -41,7 +42,7 @@ class Cells(NamedTuple):
     and on level 0 the places of cells, W·i … W·i + W − 1 of the level below.
     """
 
-    members: FloatArray  # (F, d) coordinates of each rank, as given
+    size: IntArray  # (1,) F
     first_rank: IntArray  # (1,) what the first member's rank is to the caller
     centre: Float64Array  # (d,)
     axes: Float64Array  # (d, d) row k: principal axis k, divided by the unit
@@ -59,12 +60,13 @@ class Cells(NamedTuple):
     split_at: Float32Array  # (C,) … in coordinate `split_axis[p]`, from this value on
 
 
-def build_cells(points: FloatArray, *, first_rank: int = 0) -> Cells:
-    """Group `points`, (F, d) in order of rank, finite; at least one, and kept, not copied.
+def build_cells(points: Points, *, first_rank: int = 0) -> Cells:
+    """Group `points`, (F, d) in order of rank, finite; at least one.
 
     Space is halved, always across the axis of largest variance, until W states are left.
     Where a state comes to lie only decides how fast the search is, never what it finds. Takes
-    about d·F·log F operations, and memory for two copies of the points in float32.
+    about d·F·log F operations, and memory for three copies of the points in float32, of which
+    two are kept.
     """
     from tskd_ray.stitching.splits import split
 
@@ -72,8 +74,8 @@ def build_cells(points: FloatArray, *, first_rank: int = 0) -> Cells:
     n_cells = -(-n // LANES)
     centre, axes, unit = _frame(points)
     inner = np.empty((n_cells * LANES, d), dtype=np.float32)
-    for i in range(0, n, _BLOCK):
-        inner[i : min(n, i + _BLOCK)] = (points[i : i + _BLOCK] - centre) @ axes.T
+    for rows, block in points.blocks():
+        inner[rows] = (block - centre) @ axes.T
     order = np.full(n_cells * LANES, NEVER, dtype=np.int32)
     order[:n] = np.arange(n, dtype=np.int32)
     split_axis = np.zeros(n_cells, dtype=np.int32)
@@ -87,9 +89,10 @@ def build_cells(points: FloatArray, *, first_rank: int = 0) -> Cells:
     cell_at[by_lowest] = np.arange(n_cells, dtype=np.int32)
     boxes, box_lowest, level = _levels(low, high, lowest)
     ranks, lanes = _lanes(inner, order, by_lowest)
+    del inner
     given = _given(points, ranks, centre, unit)
     return Cells(
-        members=np.ascontiguousarray(points),
+        size=np.array([n], dtype=np.int64),
         first_rank=np.array([first_rank], dtype=np.int64),
         centre=centre,
         axes=axes,
@@ -108,18 +111,15 @@ def build_cells(points: FloatArray, *, first_rank: int = 0) -> Cells:
     )
 
 
-def _frame(points: FloatArray) -> tuple[Float64Array, Float64Array, float]:
+def _frame(points: Points) -> tuple[Float64Array, Float64Array, float]:
     """Centre, principal axes divided by the unit, and the unit: no point is farther off.
 
     Units far from 1 would overflow or vanish when squared in float32.
     """
-    sample = points[:: -(-len(points) // _SAMPLE)].astype(np.float64)
+    sample = points[:: -(-len(points) // _SAMPLE)].astype(np.float64, copy=False)
     with np.errstate(over="ignore", invalid="ignore"):
         centre = sample.mean(axis=0)
-        largest = max(
-            float(np.abs(points[i : i + _BLOCK] - centre).max())
-            for i in range(0, len(points), _BLOCK)
-        )
+        largest = max(float(np.abs(block - centre).max()) for _, block in points.blocks())
         unit = largest * np.sqrt(points.shape[1]) or 1.0
     if not np.isfinite(unit):  # beyond what float64 can square: all in one place
         return np.zeros(points.shape[1]), np.zeros((points.shape[1],) * 2), np.inf
@@ -150,7 +150,7 @@ def _levels(
 
 
 def _given(
-    points: FloatArray, ranks: Int32Array, centre: Float64Array, unit: float
+    points: Points, ranks: Int32Array, centre: Float64Array, unit: float
 ) -> Float32Array:
     """Coordinates (C, d, W) of the members of `ranks`, (C, W); any where there is none."""
     given = np.empty((len(ranks), points.shape[1], LANES), dtype=np.float32)

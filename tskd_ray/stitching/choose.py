@@ -59,13 +59,13 @@ def build_shards(
 
     def build(name: SearchName, first: int) -> Shard:
         ranks = problem.of_rank[first : first + size]
-        return build_shard(name, problem.points[ranks], first, device=device)
+        return build_shard(name, problem.points.take(ranks), first, device=device)
 
     starts = range(0, len(problem.of_rank), size)
     if search != "auto" or len(problem.of_rank) < WORTH_CHOOSING:
         name: SearchName = "cells" if search == "auto" else search
         return (build(name, first) for first in starts), None
-    points = problem.points[problem.of_rank[:size]]  # once: at ten million states it is a GiB
+    points = problem.points.take(problem.of_rank[:size])
     options = [build_shard(name, points, 0, device=device) for name in ("cells", "blocks")]
     choice = faster(problem, options)
     chosen = next(shard for shard in options if shard.name == choice.search)

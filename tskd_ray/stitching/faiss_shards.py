@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
+from tskd_ray.stitching.points import Points
 from tskd_ray.stitching.shards import SearchName, within_radius
-from tskd_ray.types import FloatArray, IntArray
+from tskd_ray.types import IntArray
 
 if TYPE_CHECKING:
     from tskd_ray.stitching.index import RadiusIndex
@@ -32,12 +33,12 @@ class FlatShard:
         self.first, self.stop, self._index = first, first + size, index
 
     @classmethod
-    def build(cls, points: FloatArray, first: int) -> Self:
+    def build(cls, points: Points, first: int) -> Self:
         """Search `points`, (F, d) in order of rank, the first of rank `first`."""
         return cls(first, len(points), cls._index_of(points))
 
     @staticmethod
-    def _index_of(points: FloatArray) -> RadiusIndex:
+    def _index_of(points: Points) -> RadiusIndex:
         from tskd_ray.stitching.index import RadiusIndex
 
         return RadiusIndex.flat(points)
@@ -102,7 +103,7 @@ class InvertedShard(FlatShard):
     exact: ClassVar[bool] = False
 
     @staticmethod
-    def _index_of(points: FloatArray) -> RadiusIndex:
+    def _index_of(points: Points) -> RadiusIndex:
         from tskd_ray.stitching.index import RadiusIndex
 
         return RadiusIndex.inverted(points)

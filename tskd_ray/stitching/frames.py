@@ -17,12 +17,10 @@ from typing import Self
 
 import numpy as np
 
+from tskd_ray.stitching.points import Points
 from tskd_ray.types import Float32Array, Float64Array, FloatArray
 
 EPS = float(np.finfo(np.float32).eps)
-
-_ROWS = 65_536
-"""Points in float64 at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,24 +31,22 @@ class Frame:
     unit: float
 
     @classmethod
-    def of(cls, points: FloatArray) -> Self:
+    def of(cls, points: Points) -> Self:
         """The frame of `points`, (F, d), finite."""
         if not len(points):
             return cls(np.zeros(points.shape[1]), 1.0)
         with np.errstate(over="ignore", invalid="ignore"):
-            centre = points.mean(axis=0, dtype=np.float64)
-            blocks = (points[i : i + _ROWS] for i in range(0, len(points), _ROWS))
-            largest = max(float(np.abs(block - centre).max()) for block in blocks)
+            centre = points.mean()
+            largest = max(float(np.abs(block - centre).max()) for _, block in points.blocks())
             unit = largest * float(np.sqrt(points.shape[1])) or 1.0
         if not np.isfinite(unit):  # beyond what float64 can square: all in one place
             return cls(np.zeros(points.shape[1]), np.inf)
         return cls(centre, unit)
 
-    def scaled(self, points: FloatArray) -> Iterator[tuple[slice, Float32Array]]:
+    def scaled(self, points: Points) -> Iterator[tuple[slice, Float32Array]]:
         """Blocks of `points`, (F, d), in this frame, and the rows that they are."""
-        for i in range(0, len(points), _ROWS):
-            rows = slice(i, min(i + _ROWS, len(points)))
-            yield rows, self.of_queries(points[rows])
+        for rows, block in points.blocks():
+            yield rows, self.of_queries(block)
 
     def of_queries(self, points: FloatArray) -> Float32Array:
         """(n, d) in this frame. Far away, numbers may overflow to infinity."""

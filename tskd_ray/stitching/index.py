@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from tskd_ray.stitching.frames import Frame, norms
+from tskd_ray.stitching.points import Points
 from tskd_ray.types import FloatArray, IntArray
 
 PROBES = 8
@@ -34,14 +35,14 @@ class RadiusIndex:
         self._frame, self._index = frame, index
 
     @classmethod
-    def flat(cls, points: FloatArray) -> Self:
+    def flat(cls, points: Points) -> Self:
         """`IndexFlatL2` of `points`, (F, d), finite: looks at every one."""
         import faiss
 
         return cls._filled(points, lambda d: faiss.IndexFlatL2(d))
 
     @classmethod
-    def inverted(cls, points: FloatArray) -> Self:
+    def inverted(cls, points: Points) -> Self:
         """`IndexIVFFlat` of `points`, (F, d), finite: looks into `PROBES` of its cells."""
         import faiss
 
@@ -57,7 +58,7 @@ class RadiusIndex:
         return cls._filled(points, empty)
 
     @classmethod
-    def _filled(cls, points: FloatArray, empty: Any) -> Self:
+    def _filled(cls, points: Points, empty: Any) -> Self:
         frame, index = Frame.of(points), empty(points.shape[1])
         if not index.is_trained:
             step = max(1, len(points) // (_TRAINING * index.nlist))

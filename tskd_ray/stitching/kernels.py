@@ -21,21 +21,18 @@ from tskd_ray.stitching.cells import NEVER, Cells
 from tskd_ray.stitching.compiled import compiled, inlined
 from tskd_ray.stitching.ellipsoids import Ellipsoids, fill, new_ellipsoids
 from tskd_ray.stitching.lanes import lowest_bit
-from tskd_ray.stitching.reach import Group, gather, list_near, new_group, next_cell, rewind
+from tskd_ray.stitching.reach import (
+    Group,
+    Space,
+    gather,
+    list_near,
+    new_group,
+    next_cell,
+    rewind,
+)
 from tskd_ray.types import BoolArray, Float64Array, FloatArray, IntArray
 
 _EPS = float(np.finfo(np.float32).eps)
-
-
-class Space(NamedTuple):
-    """Where the states are, and what counts as near."""
-
-    points: FloatArray  # (S, d) coordinates in the metric of the radius
-    states: FloatArray  # (S, d) raw
-    of_rank: IntArray  # (F,) state of each rank
-    scale: Float64Array  # (d,) raw states are points times this
-    limit: float  # largest squared distance that counts as within the radius
-    radius: float
 
 
 class Queries(NamedTuple):
@@ -64,11 +61,12 @@ class Scratch(NamedTuple):
 
 
 @inlined
-def _within(a: FloatArray, b: FloatArray, limit: float) -> bool:
-    """Squared distance at most `limit`; partial sums never fall, so it may stop early."""
-    total = 0.0
-    for k in range(a.shape[0]):
-        difference = np.float64(a[k]) - np.float64(b[k])
+def _within(a: int, b: int, space: Space) -> bool:
+    """Whether two states are near; partial sums never fall, so it may stop early."""
+    total, limit = 0.0, space.limit
+    for k in range(space.scale.shape[0]):
+        scale = space.scale[k]
+        difference = space.states[a, k] / scale - space.states[b, k] / scale
         total += difference * difference
         if total > limit:
             return False
@@ -230,9 +228,7 @@ def _search(
                 break
             if rank <= floor or rank == own:
                 continue
-            if not _within(
-                space.points[queries.arrival[q]], cells.members[member], space.limit
-            ):
+            if not _within(queries.arrival[q], space.of_rank[rank], space):
                 continue
             if gaussians.mean.shape[0] and not _passes(
                 q, rank, queries, space, cells, gaussians, scratch, ellipsoids
@@ -264,10 +260,10 @@ def best_in_cells(
     members, _, d = gaussians.mean.shape
     group, scratch = new_group(cells, members), _scratch(gaussians)
     ellipsoids = new_ellipsoids(members, d)
-    found[:], tested[:] = space.points.shape[0], False
+    found[:], tested[:] = space.states.shape[0], False
     first = 0
     while first < found.shape[0]:
-        last = gather(first, space.points, queries.arrival, space.radius, cells, group)
+        last = gather(first, space, queries.arrival, cells, group)
         most = queries.stop[first:last].max() - cells.first_rank[0]
         list_near(most, cells, group)
         for q in range(first, last):
@@ -294,7 +290,7 @@ def _count(
     no_ellipsoids: Ellipsoids,
 ) -> int:
     """Candidates within the radius of query q but s and s'; stops at `most`."""
-    query, first, total = space.points[queries.arrival[q]], cells.first_rank[0], 0
+    arrival, first, total = queries.arrival[q], cells.first_rank[0], 0
     rewind(group)
     cell = next_cell(place, NEVER, cells, group, no_ellipsoids)
     while cell >= 0:
@@ -304,9 +300,10 @@ def _count(
             lanes &= lanes - 1
             if member == NEVER:
                 break
-            if member + first in (queries.own[q], queries.floor[q]):
+            rank = member + first
+            if rank in (queries.own[q], queries.floor[q]):
                 continue
-            total += _within(query, cells.members[member], space.limit)
+            total += _within(arrival, space.of_rank[rank], space)
             if total >= most:
                 return total
         cell = next_cell(place, NEVER, cells, group, no_ellipsoids)
@@ -326,10 +323,10 @@ def count_in_cells(
         cells: All candidates of a range of ranks.
         count: (n,) filled.
     """
-    group, no_ellipsoids = new_group(cells, 0), new_ellipsoids(0, space.points.shape[1])
+    group, no_ellipsoids = new_group(cells, 0), new_ellipsoids(0, space.states.shape[1])
     first = 0
     while first < count.shape[0]:
-        last = gather(first, space.points, queries.arrival, space.radius, cells, group)
+        last = gather(first, space, queries.arrival, cells, group)
         list_near(NEVER, cells, group)
         for q in range(first, last):
             place = q - first

@@ -29,6 +29,7 @@ from tskd_ray.stitching.densities import (
     gaussians_of,
     open_gaussians,
 )
+from tskd_ray.stitching.points import Points, deviations
 from tskd_ray.stitching.shards import Shard, mapped
 from tskd_ray.types import Float64Array, FloatArray, IntArray
 
@@ -39,8 +40,8 @@ Search = Literal["auto", "cells", "blocks", "faiss-flat", "faiss-ivf"]
 BLOCK = 16_384
 """Rows per call of a model. Part of the result: batch size moves a network's last bits."""
 
-_FORMAT = 3
-_ARRAYS = ("states", "points", "scale", "rank", "of_rank", "threshold", "source")
+_FORMAT = 4
+_ARRAYS = ("states", "scale", "rank", "of_rank", "threshold", "source")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,8 +49,7 @@ class HopProblem:
     """The frozen snapshot D' of one epoch (D15), as arrays."""
 
     states: FloatArray  # (S, d) raw
-    points: FloatArray  # (S, d) coordinates in the metric of the radius (D19)
-    scale: Float64Array  # (d,) raw states are points times this
+    scale: Float64Array  # (d,) of the metric: raw states are points times this (D19)
     rank: IntArray  # (S,) place by value, best first, ties by number (D17); S if no candidate
     of_rank: IntArray  # (F,) the state of each rank
     threshold: IntArray  # (N,) ranks below it are of strictly better states than s'
@@ -70,6 +70,11 @@ class HopProblem:
     def nothing(self) -> int:
         """Stands for a rank where there is none: above all of them."""
         return len(self.rank)
+
+    @cached_property
+    def points(self) -> Points:
+        """Coordinates of all states in the metric of the radius, (S, d)."""
+        return Points(self.states, None if self.metric == "raw" else self.scale)
 
     @cached_property
     def limit(self) -> float:
@@ -191,17 +196,13 @@ def hop_problem(
     gaussians = gaussians_of(trajectories, log_density)
     states = np.ascontiguousarray(trajectories.observations)
     finite = np.isfinite(states).all(axis=1)
-    points, scale = states, np.ones(states.shape[1])
-    if metric == "standardized":
-        scale = deviations(states[finite])
-        points = points / scale
+    raw = metric == "raw"
     values = _values(trajectories, value)
     rank, of_rank, better = _ranks(values, finite)
     source = trajectories.step_state
     problem = HopProblem(
         states=states,
-        points=points,
-        scale=scale,
+        scale=np.ones(states.shape[1]) if raw else deviations(states),
         rank=rank,
         of_rank=of_rank,
         threshold=better[source + 1],
@@ -257,14 +258,6 @@ def _ranks(values: Float64Array, finite: Any) -> tuple[IntArray, IntArray, IntAr
     better = np.searchsorted(-values[of_rank], -values, side="left").astype(np.int64)
     better[rank == len(values)] = 0  # nothing is better than NaN, or near an unknown place
     return rank, of_rank.astype(np.int64), better
-
-
-def deviations(states: FloatArray) -> Float64Array:
-    """Standard deviation of each dimension; 1 where it is constant."""
-    if not len(states):
-        return np.ones(states.shape[1])
-    deviations = states.astype(np.float64).std(axis=0)
-    return np.where(deviations > 0, deviations, 1.0)
 
 
 def _check_option(name: str, got: str, options: Any) -> None:

@@ -20,7 +20,7 @@ from tskd_ray.stitching.compiled import compiled, inlined
 from tskd_ray.stitching.ellipsoids import Ellipsoids, likely_cells, likely_lanes
 from tskd_ray.stitching.lanes import lowest_bit, near_boxes, near_members
 from tskd_ray.stitching.splits import middle
-from tskd_ray.types import Float32Array, FloatArray, Int32Array, IntArray
+from tskd_ray.types import Float32Array, Float64Array, FloatArray, Int32Array, IntArray
 
 _GROUP = 256
 """Queries that share a list of cells, at most."""
@@ -34,9 +34,20 @@ _LEADING = 4
 _EPS = float(np.finfo(np.float32).eps)
 
 
+class Space(NamedTuple):
+    """Where the states are, and what counts as near."""
+
+    states: FloatArray  # (S, d) raw
+    of_rank: IntArray  # (F,) state of each rank
+    scale: Float64Array  # (d,) raw states are points times this
+    limit: float  # largest squared distance that counts as within the radius
+    radius: float
+
+
 class Group(NamedTuple):
     """Near queries, which share a list of the cells within reach of any of them."""
 
+    offset: Float64Array  # (d,) of the query at hand from the centre
     along: Float32Array  # (_GROUP, d) the queries, in the coordinates of the cells
     low: Float32Array  # (d,) least of them
     high: Float32Array  # (d,) greatest
@@ -52,13 +63,17 @@ class Group(NamedTuple):
 
 
 @inlined
-def _along_axes(point: FloatArray, cells: Cells, along: Float32Array) -> float:
-    """The point in the coordinates of the cells, into `along`; the largest, NaN if any is."""
+def _along_axes(
+    state: int, space: Space, cells: Cells, offset: Float64Array, along: Float32Array
+) -> float:
+    """A state in the coordinates of the cells, into `along`; the largest, NaN if any is."""
     largest = 0.0
+    for i in range(along.shape[0]):
+        offset[i] = space.states[state, i] / space.scale[i] - cells.centre[i]
     for k in range(along.shape[0]):
         total = 0.0
         for i in range(along.shape[0]):
-            total += cells.axes[k, i] * (np.float64(point[i]) - cells.centre[i])
+            total += cells.axes[k, i] * offset[i]
         along[k] = total
         if not abs(total) <= largest:
             largest = abs(total)
@@ -80,11 +95,12 @@ def _place(along: Float32Array, cells: Cells) -> int:
 
 
 @compiled
-def places(points: FloatArray, arrival: IntArray, cells: Cells, place: IntArray) -> None:
+def places(space: Space, arrival: IntArray, cells: Cells, place: IntArray) -> None:
     """Where in the tree each s' belongs, into `place`, (n,): near ones have near places."""
+    offset = np.empty(cells.axes.shape[0])
     along = np.empty(cells.axes.shape[0], dtype=np.float32)
     for q in range(arrival.shape[0]):
-        _along_axes(points[arrival[q]], cells, along)
+        _along_axes(arrival[q], space, cells, offset, along)
         place[q] = _place(along, cells)
 
 
@@ -94,6 +110,7 @@ def new_group(cells: Cells, members: int) -> Group:
     n_cells, d, _ = cells.inner.shape
     padded = (n_cells + LANES - 1) // LANES * LANES
     return Group(
+        np.empty(d),
         np.empty((_GROUP, d), dtype=np.float32),
         np.empty(d, dtype=np.float32),
         np.empty(d, dtype=np.float32),
@@ -109,21 +126,14 @@ def new_group(cells: Cells, members: int) -> Group:
 
 
 @compiled
-def gather(
-    first: int,
-    points: FloatArray,
-    arrival: IntArray,
-    radius: float,
-    cells: Cells,
-    group: Group,
-) -> int:
+def gather(first: int, space: Space, arrival: IntArray, cells: Cells, group: Group) -> int:
     """Fill in the queries from number `first` on whose neighbourhood is the same; their end."""
     d = group.low.shape[0]
     shared, size, last = -1, 1.0, first
     group.low[:], group.high[:] = np.inf, -np.inf
     while last < min(arrival.shape[0], first + _GROUP):
         along = group.along[last - first]
-        largest = _along_axes(points[arrival[last]], cells, along)
+        largest = _along_axes(arrival[last], space, cells, group.offset, along)
         if not largest < np.inf:
             along[0] = np.nan  # not finite, and so near nothing
         else:
@@ -136,7 +146,7 @@ def gather(
                 group.low[k] = min(group.low[k], along[k])
                 group.high[k] = max(group.high[k], along[k])
         last += 1
-    reach = radius / cells.unit[0] + 2 * _EPS * size  # rounding of the coordinates
+    reach = space.radius / cells.unit[0] + 2 * _EPS * size  # rounding of the coordinates
     group.limit[0] = reach * reach * (1 + (d + 6) * _EPS)  # of the sums, and of the limit
     return last
 

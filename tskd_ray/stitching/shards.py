@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, cast
 import numpy as np
 
 from tskd_ray.stitching.cells import Cells, build_cells
-from tskd_ray.types import BoolArray, Float64Array, FloatArray, IntArray
+from tskd_ray.stitching.points import Points
+from tskd_ray.types import BoolArray, Float64Array, IntArray
 
 if TYPE_CHECKING:
     from tskd_ray.stitching.kernels import Gaussians, Queries, Space
@@ -67,10 +68,10 @@ class CellShard:
     exact: ClassVar[bool] = True
 
     def __init__(self, first: int, cells: Cells) -> None:
-        self.first, self.stop, self.cells = first, first + len(cells.members), cells
+        self.first, self.stop, self.cells = first, first + int(cells.size[0]), cells
 
     @classmethod
-    def build(cls, points: FloatArray, first: int) -> Self:
+    def build(cls, points: Points, first: int) -> Self:
         """Group `points`, (F, d) in order of rank, the first of rank `first`."""
         return cls(first, build_cells(points, first_rank=first))
 
@@ -79,7 +80,7 @@ class CellShard:
 
         place = np.empty(len(chunk), dtype=np.int64)
         space, cells = self._space_and_cells(problem)
-        places(space.points, np.asarray(problem.source[chunk]) + 1, cells, place)
+        places(space, np.asarray(problem.source[chunk]) + 1, cells, place)
         return np.argsort(place, kind="stable")
 
     def lowest(self, problem: HopProblem, chunk: IntArray, floor: IntArray, k: int) -> IntArray:
@@ -140,7 +141,7 @@ class CellShard:
         from tskd_ray.stitching.kernels import Space
 
         space = Space(
-            *map(read_only, (problem.points, problem.states, problem.of_rank, problem.scale)),
+            *map(read_only, (problem.states, problem.of_rank, problem.scale)),
             limit=problem.limit,
             radius=problem.radius,
         )
@@ -163,9 +164,9 @@ def within_radius(problem: HopProblem, source: IntArray, states: IntArray) -> Bo
     Decided in float64, summed dimension by dimension: the order is part of the result.
     """
     squared = np.zeros(len(states))
+    arrived, candidates = problem.points[source + 1], problem.points[states]
     for k in range(problem.points.shape[1]):
-        arrived = problem.points[source + 1, k]
-        difference = problem.points[states, k].astype(np.float64) - arrived
+        difference = candidates[:, k].astype(np.float64) - arrived[:, k]
         squared += difference * difference
     return (squared <= problem.limit) & (states != source) & (states != source + 1)
 

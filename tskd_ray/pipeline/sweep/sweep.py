@@ -35,6 +35,7 @@ from tskd_ray.pipeline.sweep.trial import (
     read_metrics,
     stage_of,
 )
+from tskd_ray.pipeline.sweep.widest import widest_searches
 from tskd_ray.report.sweep.data import Direction, FinalRow, SweepRecord, TrialRow, write_sweep
 
 _MOST_AT_ONCE = 16
@@ -154,6 +155,7 @@ def _run_trials(
         by_epoch=by_epoch,
         tag=tracker.tag,
         past=finished,
+        widest=widest_searches(sweep, plan.points or (), plan.data_key),
     )
     # A scheduler or a searcher learns from earlier trials, so those tell their reports again.
     again = by_epoch or plan.points is None

@@ -19,6 +19,7 @@ from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore
 from tskd_ray.pipeline.execute import ON_GPU, SPREAD, do_node
 from tskd_ray.pipeline.graph import Node, build_graph
 from tskd_ray.pipeline.manifest import canonical_json
+from tskd_ray.pipeline.sweep.widest import Search
 from tskd_ray.progress import Progress, silent
 from tskd_ray.types import Float64Array
 
@@ -66,6 +67,8 @@ class TrialObjective:
     """Of the sweep; with the point's id it marks the artifacts that a trial makes."""
     past: Mapping[str, Sequence[Metrics]] = field(default_factory=dict[str, Sequence[Metrics]])
     """Reports of trials that an earlier command finished, by the point's id."""
+    widest: Mapping[str, Search] = field(default_factory=dict[str, Search])
+    """Neighbour searches to do before narrower ones, by the digest of those."""
 
     def __call__(self, settings: Mapping[str, Any], order: Order) -> Iterator[Metrics]:
         """The objectives' metrics; of the student of D_k after each epoch k, if asked."""
@@ -78,7 +81,7 @@ class TrialObjective:
             prefix = at_epoch(config, k)
             graph = build_graph(prefix, self.data_key)
             nodes = needed(graph, self.metrics)
-            order(self._jobs(prefix, graph, nodes, made_for(self.tag, settings)))
+            order(self._jobs(prefix, graph, nodes, settings))
             found = read_metrics(self.store, nodes, self.metrics, self.scale)
             yield {**found, "epochs": k, "last": float(k == config.stitch.epochs)}
 
@@ -88,27 +91,47 @@ class TrialObjective:
         return [objective.metric for objective in self.sweep.settings.objective]
 
     def _jobs(
-        self, config: Config, graph: Mapping[str, Node], nodes: Sequence[Node], tag: str
+        self,
+        config: Config,
+        graph: Mapping[str, Node],
+        nodes: Sequence[Node],
+        point: Mapping[str, Any],
     ) -> list[Job]:
-        return [
-            Job(
-                key=node.key.digest,
-                name=node.name,
-                function=make_spread if node.stage in SPREAD else make,
-                arguments={
-                    "store": self.store,
-                    "config": config,
-                    "node": node,
-                    "inputs": {name: graph[name].key for name in node.inputs},
-                    "info": {"made_for": tag},
-                },
-                after=tuple(graph[name].key.digest for name in node.inputs),
-                gpu=node.stage in ON_GPU,
-                workers=_workers(node, config),
-            )
-            for node in nodes
-            if self.store.find(node.key) is None
-        ]
+        jobs: list[Job] = []
+        for node in nodes:
+            if self.store.find(node.key) is not None:
+                continue
+            inputs = {name: graph[name].key for name in node.inputs}
+            first = self.widest.get(node.key.digest)
+            if first is not None and self.store.find(first.node.key) is None:
+                jobs.append(self._job(first.config, first.node, first.inputs, first.point))
+            before = () if first is None else (first.node.key,)
+            jobs.append(self._job(config, node, inputs, point, before))
+        return jobs
+
+    def _job(
+        self,
+        config: Config,
+        node: Node,
+        inputs: Mapping[str, ArtifactKey],
+        point: Mapping[str, Any],
+        before: tuple[ArtifactKey, ...] = (),
+    ) -> Job:
+        return Job(
+            key=node.key.digest,
+            name=node.name,
+            function=make_spread if node.stage in SPREAD else make,
+            arguments={
+                "store": self.store,
+                "config": config,
+                "node": node,
+                "inputs": dict(inputs),
+                "info": {"made_for": made_for(self.tag, point)},
+            },
+            after=tuple(key.digest for key in (*inputs.values(), *before)),
+            gpu=node.stage in ON_GPU,
+            workers=_workers(node, config),
+        )
 
 
 def make(**arguments: Any) -> None:
