@@ -99,6 +99,24 @@ def test_a_terminal_gets_bars_that_go_away() -> None:
     assert "warning: beware" in err.getvalue()
 
 
+def test_a_terminal_gets_a_table_above_the_bars_and_nothing_else_does() -> None:
+    err = Terminal()
+    console = Console(out=io.StringIO(), err=err)
+    board = console.board(["trial", "score"])
+    with console.stage("sweep"):
+        console.progress("trials")(1, 4)
+        board([["0 (best)", 91.25], ["1 …", None]])
+        before = err.getvalue()
+        board([["2 (best)", 92.5]])
+    assert before.index("0 (best)") < before.rindex("trials")
+    assert "91.25" in before
+    assert "92.5" in err.getvalue()[len(before) :]
+    for mode in ("lines", "quiet", "json"):
+        console, out, err_, _ = make(mode)
+        console.board(["trial"])([["0"]])
+        assert out.getvalue() == err_.getvalue() == ""
+
+
 def test_a_stage_that_fails_is_not_told_as_done() -> None:
     console, _, err, _ = make("lines")
     with pytest.raises(ZeroDivisionError), console.stage("train"):

@@ -19,7 +19,9 @@ from typing import IO, TYPE_CHECKING, Literal
 from tskd_ray.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.progress import TaskID
+    from rich.table import Table
 
 Mode = Literal["auto", "lines", "quiet", "json"]
 Cell = str | int | float | None
@@ -95,19 +97,19 @@ class Console:
             records = [dict(zip(columns, row, strict=True)) for row in rows]
             self._tell("table", title, rows=records)
             return
-        from rich import box
         from rich.console import Console as RichConsole
-        from rich.table import Table
 
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for number, column in enumerate(columns):
-            table.add_column(column, justify="left" if number == 0 else "right")
-        for row in rows:
-            table.add_row(*("" if cell is None else _cell(cell) for cell in row))
         # A pipe has no width: let the table be as wide as it needs, never wrapped.
         width = None if self.out.isatty() else 200
         print(title, file=self.out)
-        RichConsole(file=self.out, width=width, highlight=False).print(table)
+        RichConsole(file=self.out, width=width, highlight=False).print(_table(columns, rows))
+
+    def board(self, columns: Sequence[str]) -> Callable[[Sequence[Sequence[Cell]]], None]:
+        """A table above the bars of a terminal, drawn anew with each call; elsewhere none."""
+        bars = self._bars
+        if bars is None:
+            return lambda rows: None
+        return lambda rows: bars.show(_table(columns, rows))
 
     def data(self, title: str, values: Mapping[str, object]) -> None:
         """Named values, nested or not; told in every mode, on standard output."""
@@ -176,7 +178,18 @@ class _Bars:
         from rich.console import Console as RichConsole
 
         self.terminal = RichConsole(file=err, highlight=False)
-        self.bars = bars.Progress(
+        self._board: Table | None = None
+        above = self
+
+        class Display(bars.Progress):
+            """Bars, and a table above them."""
+
+            def get_renderables(self) -> Iterator[RenderableType]:
+                if above._board is not None:
+                    yield above._board
+                yield self.make_tasks_table(self.tasks)
+
+        self.bars = Display(
             bars.TextColumn("{task.description}"),
             bars.BarColumn(),
             bars.MofNCompleteColumn(),
@@ -204,11 +217,30 @@ class _Bars:
 
         return update
 
+    def show(self, table: Table) -> None:
+        """Draw a table above the bars instead of the last one."""
+        self._board = table
+        self.bars.start()
+        self.bars.refresh()
+
     def close(self) -> None:
-        """Clear the bars, also those of work that was cut short."""
+        """Clear the bars, also those of work that was cut short, and the table."""
+        self._board = None
         self.bars.stop()
         for task in self.bars.task_ids:
             self.bars.remove_task(task)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right")
+    for row in rows:
+        table.add_row(*("" if cell is None else _cell(cell) for cell in row))
+    return table
 
 
 def _flat(values: Mapping[str, object], above: str = "") -> Iterator[tuple[str, object]]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from tskd_ray.config.load_sweep import Sweep
-from tskd_ray.console import Console
+from tskd_ray.console import Cell, Console
 from tskd_ray.distributed.outcome import Failure
 from tskd_ray.distributed.tune import Metrics
 from tskd_ray.distributed.usage import ProcessTree
@@ -26,6 +27,9 @@ from tskd_ray.pipeline.sweep.trial import (
 from tskd_ray.report.sweep.data import TrialRow
 
 _SAVE_SECONDS = 5.0
+
+_SHOWN = 8
+"""Trials of the table that a terminal shows while a sweep runs, besides those running."""
 
 
 class Tracker:
@@ -49,6 +53,10 @@ class Tracker:
         self._spent = False
         self._trials = console.progress("trials")
         self._artifacts = console.progress("artifacts")
+        names = list(plan.sweep.settings.space)
+        short = [name.rpartition(".")[2] for name in names]
+        shown = short if len(set(short)) == len(short) else names
+        self._board = console.board(("trial", metrics_of(plan.sweep)[0], "±", *shown, "CPU s"))
         self._tell()
 
     @property
@@ -79,6 +87,7 @@ class Tracker:
         self._reports[name] = []
         if self.log.of(settings) is None:
             self.log.write(self._entry(settings))
+        self._tell()
 
     def reported(self, settings: Mapping[str, Any], metrics: Metrics) -> None:
         kept = {key: float(value) for key, value in metrics.items() if key in _REPORTED}
@@ -190,6 +199,49 @@ class Tracker:
         metric = metrics_of(self.sweep)[0]
         known: dict[str, float] = {} if best is None else {"best": getattr(best, metric)}
         self._trials(len(rows), self.plan.trials, **known)
+        self._board([*self._best_rows(rows, best), *self._running_rows()])
+
+    def _best_rows(self, rows: Sequence[TrialRow], best: TrialRow | None) -> list[list[Cell]]:
+        """The best trials so far, best first."""
+        metric = metrics_of(self.sweep)[0]
+        done = [row for row in rows if row.state == "done"]
+        return [
+            [
+                f"{row.number}{' (best)' if row is best else ''}",
+                getattr(row, "full_cpu_seconds" if metric == "cpu_seconds" else metric),
+                row.score_error if metric == "score" else None,
+                *(_setting(row.settings, name) for name in self.sweep.settings.space),
+                row.full_cpu_seconds,
+            ]
+            for row in sorted(done, key=partial(rank, sweep=self.sweep))[:_SHOWN]
+        ]
+
+    def _running_rows(self) -> list[list[Cell]]:
+        """Trials that have begun and not ended."""
+        running = [e for e in self.log.entries.values() if e.row is None]
+        return [
+            [
+                f"{entry.number} …",
+                None,
+                None,
+                *(_setting(flat(entry.point), name) for name in self.sweep.settings.space),
+                None,
+            ]
+            for entry in sorted(running, key=lambda entry: entry.number)
+            if point_id(entry.point) in self._started
+        ]
+
+
+def _setting(settings: Mapping[str, Any], name: str) -> Cell:
+    """A setting's value, or the parts of one that has parts."""
+    if name in settings:
+        return settings[name]
+    parts = [
+        f"{key.removeprefix(name + '.')} {value}"
+        for key, value in settings.items()
+        if key.startswith(name + ".")
+    ]
+    return ", ".join(parts) or None
 
 
 _REPORTED = (
@@ -220,12 +272,14 @@ def finished_rows(log: TrialLog, plan: SweepPlan) -> list[TrialRow]:
 
 def winner(rows: Sequence[TrialRow], sweep: Sweep) -> TrialRow | None:
     """The best trial by the first objective; ties go to the cheaper, then to the earlier."""
+    done = (row for row in rows if row.state == "done")
+    return min(done, key=partial(rank, sweep=sweep), default=None)
+
+
+def rank(row: TrialRow, sweep: Sweep) -> tuple[float, float, int]:
+    """Sorts trials that are done: the best first."""
     objective = sweep.settings.objective[0]
     sign = -1.0 if objective.direction == "max" else 1.0
-
-    def rank(row: TrialRow) -> tuple[float, float, int]:
-        cost = row.full_cpu_seconds
-        value = cost if objective.metric == "cpu_seconds" else getattr(row, objective.metric)
-        return sign * value, cost, row.number
-
-    return min((row for row in rows if row.state == "done"), key=rank, default=None)
+    cost = row.full_cpu_seconds
+    value = cost if objective.metric == "cpu_seconds" else getattr(row, objective.metric)
+    return sign * value, cost, row.number
