@@ -3,10 +3,10 @@
 Ours is `stitch_epoch`: values, densities, search, walks, rewards of the hops used, assembly.
 The loop takes one step at a time: neighbours of s' from a cKDTree, V of them, the ensemble at
 s, densities of s' and of the better ones, and for a hop inverse dynamics and reward, each
-network called for the step at hand. It runs for some time on random walks and is extrapolated
-by the number of steps that it would take. So that both must decide alike, it decides by the
-numbers that ours stored (another batch size moves a network's last bits); its own calls only
-take time.
+network called for the step at hand. It runs for some time on random walks, on one thread, where
+it is fastest, and is extrapolated by the number of steps that it would take. So that both must
+decide alike, it decides by the numbers that ours stored (another batch size moves a network's
+last bits); its own calls only take time.
 Rewards come from a stand-in for DDR-II, a small network fitted like the others in seconds.
 
 --growth fits how the time of a query grows with the number of states; --workers runs the hop
@@ -111,6 +111,9 @@ def _against_loop(
     )
     if not arguments.seconds:
         return
+    import torch
+
+    torch.set_num_threads(1)  # a second thread only slows networks called for one state
     loop = _Loop(trajectories, models, radius, arguments.on_cycle)
     steps, finished, total = _follow(loop, ours.result, arguments.seconds)
     parts = loop.clock.seconds

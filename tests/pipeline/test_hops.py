@@ -77,6 +77,20 @@ def test_a_larger_radius_serves_a_smaller_one(teacher: Path, tmp_path: Path) -> 
     assert not wider["hops-1"].info["narrowed"]
 
 
+def test_it_serves_rounds_too_and_leaves_the_same_undecided(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = stitched(teacher, tmp_path / "alone", radius=0.8, decide="reached")
+    with monkeypatch.context() as patch:
+        patch.setattr("tskd_ray.stitching.reached.RARE", 2.0)  # gives up: all are decided
+        wide = stitched(teacher, tmp_path / "both", radius=2.0, decide="reached")
+    assert wide["hops-1"].info["complete"]
+    narrowed = stitched(teacher, tmp_path / "both", radius=0.8, decide="reached")
+    assert narrowed["hops-1"].info["narrowed"]
+    assert not narrowed["hops-1"].info["complete"]
+    assert parts(narrowed) == parts(alone)
+
+
 def test_another_order_of_tests_is_no_source(teacher: Path, tmp_path: Path) -> None:
     stitched(teacher, tmp_path / "both", radius=2.0)
     other = stitched(teacher, tmp_path / "both", radius=0.8, candidate="best_value_first")

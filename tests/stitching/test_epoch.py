@@ -373,6 +373,11 @@ def test_a_smaller_radius_follows_from_a_larger_one(batch: int) -> None:
                 np.testing.assert_array_equal(
                     getattr(narrowed, name), getattr(expected, name), err_msg=f"{seed} {name}"
                 )
+            some = np.random.default_rng(seed).permutation(problem.n_transitions)[::2]
+            part = narrow_hops(problem, wide, decide, some)
+            np.testing.assert_array_equal(part.transitions, np.sort(some))
+            np.testing.assert_array_equal(part.candidate, expected.candidate[np.sort(some)])
+            np.testing.assert_array_equal(part.verdict, expected.verdict[np.sort(some)])
             again += sum(asked)
             kept += int((narrowed.candidate >= 0).sum())
     assert again > 0

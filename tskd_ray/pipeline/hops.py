@@ -6,7 +6,6 @@ import shutil
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -145,13 +144,17 @@ def _decide(
     wide: HopDecisions | None,
     decider: _Decider,
 ) -> tuple[HopDecisions, int]:
-    """The decisions, and in how many rounds they came."""
-    if wide is not None:
-        return narrow_hops(problem, wide, decider), 1
+    """The decisions, and in how many rounds they came: the same with wider ones or without."""
+
+    def asked(transitions: IntArray) -> HopDecisions:
+        if wide is None:
+            return decider(transitions)
+        return narrow_hops(problem, wide, decider, transitions)
+
     if decide == "reached" or (decide == "auto" and joined.n_steps >= _WORTH_ROUNDS):
-        reached = decide_reached(joined, partial(decider, dynamics=True))
+        reached = decide_reached(joined, asked)
         return reached.decisions, reached.rounds
-    return decider(np.arange(joined.n_steps, dtype=np.int64)), 1
+    return asked(np.arange(joined.n_steps, dtype=np.int64)), 1
 
 
 def family_of(node: Node, inputs: Mapping[str, ArtifactKey]) -> str:

@@ -23,23 +23,30 @@ class Decide(Protocol):
         raise NotImplementedError
 
 
-def narrow_hops(problem: HopProblem, wide: HopDecisions, decide: Decide) -> HopDecisions:
-    """What `decide_hops(problem)` gives, from all decisions at a larger radius.
+def narrow_hops(
+    problem: HopProblem,
+    wide: HopDecisions,
+    decide: Decide,
+    transitions: IntArray | None = None,
+) -> HopDecisions:
+    """What `decide_hops(problem, transitions)` gives, from all decisions at a larger radius.
 
     Args:
         problem: With the smaller radius.
         wide: Of all transitions, by number, of a problem that differs in its radius only.
         decide: Asked for what is left: whole decisions, or, far cheaper, only whether
             something better is near.
+        transitions: (n,) their numbers; default all.
     """
-    n = problem.n_transitions
-    accepted = np.flatnonzero(wide.verdict == Verdict.ACCEPTED)
-    candidate = np.full(n, -1, dtype=np.int64)
-    verdict = np.array(wide.verdict)
-    near = within_radius(problem, problem.source[accepted], wide.candidate[accepted])
-    candidate[accepted[near]] = wide.candidate[accepted[near]]
+    if transitions is None:
+        transitions = np.arange(problem.n_transitions, dtype=np.int64)
+    before, verdict = wide.candidate[transitions], wide.verdict[transitions]
+    accepted = np.flatnonzero(verdict == Verdict.ACCEPTED)
+    candidate = np.full(len(transitions), -1, dtype=np.int64)
+    near = within_radius(problem, problem.source[transitions[accepted]], before[accepted])
+    candidate[accepted[near]] = before[accepted[near]]
     refused = verdict == Verdict.DYNAMICS
-    again = np.zeros(n, dtype=np.bool_)
+    again = np.zeros(len(transitions), dtype=np.bool_)
     again[accepted[~near]] = True
     if problem.candidate == "best_value_first":
         again |= refused  # the best of fewer may be another one, which passes
@@ -48,7 +55,9 @@ def narrow_hops(problem: HopProblem, wide: HopDecisions, decide: Decide) -> HopD
         (np.flatnonzero((refused | (verdict == Verdict.NO_BETTER)) & ~again), False),
     ):
         if len(rows):
-            decided = decide(rows, dynamics=dynamics)
-            candidate[rows] = decided.candidate
-            verdict[rows] = decided.verdict
-    return HopDecisions(transitions=np.arange(n), candidate=candidate, verdict=verdict)
+            order = rows[np.argsort(transitions[rows])]  # decisions come by number
+            decided = decide(transitions[order], dynamics=dynamics)
+            candidate[order] = decided.candidate
+            verdict[order] = decided.verdict
+    found = HopDecisions(transitions=transitions, candidate=candidate, verdict=verdict)
+    return HopDecisions.join([found])
