@@ -84,6 +84,18 @@ def message(folder: Path, text: str, *overrides: str) -> str:
             "in s.yaml:8.",
         ),
         (
+            "randint: [1, 4]",
+            "randint: [1, 1001]",
+            "space.stitch.epochs must stand for at most 1000 values, by larger steps or a "
+            "choice of fewer. Got randint: [1, 1001] in s.yaml:8.",
+        ),
+        (
+            "1000, 50]",
+            "1000, 1e-9]",
+            "space.select.slack must stand for at most 1000 values, by larger steps or a "
+            "choice of fewer. Got quniform: [500, 1000, 1e-09] in s.yaml:9.",
+        ),
+        (
             "1000, 50]",
             "1000, 0]",
             "space.select.slack must have a step between 0 and its width. "
@@ -174,6 +186,16 @@ def test_a_grid_refuses_a_continuum(tmp_path: Path) -> None:
     assert message(tmp_path, text) == (
         "A grid needs values that can be listed. Got uniform for stitch.acceptance in "
         "s.yaml:7. Use grid, choice, quniform or randint, or another method."
+    )
+
+
+def test_a_grid_has_no_more_points_than_memory_holds(tmp_path: Path) -> None:
+    text = EXAMPLE.replace("method: random, trials: 8", "method: grid")
+    for key, number in (("select.minimum_episodes", 100), ("generate.trajectories", 100)):
+        text = text.replace("space:\n", f"space:\n  {key}: {{randint: [1, {number}]}}\n")
+    assert message(tmp_path, text) == (
+        "A grid has at most 100,000 points. Got 3,520,000 in s.yaml:5. List fewer values, or "
+        "search at random."
     )
 
 

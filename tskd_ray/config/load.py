@@ -8,8 +8,8 @@ or which override, it came from, so that an error can point there.
 from __future__ import annotations
 
 import json
-import math
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -19,6 +19,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, overload
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from tskd_ray.config.document import (
+    MAX_CHARACTERS,
+    MAX_DEPTH,
+    KeyPath,
+    read_document,
+    too_large,
+)
 from tskd_ray.config.schema import Config
 from tskd_ray.errors import ConfigError
 
@@ -26,33 +33,11 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 PRESETS = Path(__file__).parent.parent / "presets"
-KeyPath = tuple[str, ...]
 Root = TypeVar("Root", bound=BaseModel)
 Places = dict[KeyPath, str]
 """Where each value was written: `file.yaml:12`, or the override itself."""
 
 _OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)*=")
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML has it, but `1e6` and `2e-4` are numbers and dates stay text."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, regexp) for tag, regexp in resolvers if not tag.endswith(":timestamp")]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
-def _exponent(loader: _Loader, node: yaml.ScalarNode) -> int | float:
-    value = float(loader.construct_scalar(node))
-    return int(value) if value.is_integer() else value
-
-
-_Loader.add_implicit_resolver(
-    "!exponent", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-_Loader.add_constructor("!exponent", _exponent)
 
 
 def load_config(source: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
@@ -111,9 +96,17 @@ def is_override(argument: str) -> bool:
 def _read_source(source: str | Path | None) -> tuple[dict[str, Any], Places]:
     if source is None:
         source = "quickstart"
-    if isinstance(source, str) and source in preset_names() and not Path(source).is_file():
+    if isinstance(source, str) and source in preset_names() and not is_file(Path(source)):
         return {"preset": source}, {}
     return read_yaml(Path(source))
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that no file can have is none's."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def read_yaml(path: Path) -> tuple[dict[str, Any], Places]:
@@ -123,16 +116,17 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Places]:
         ConfigError: If it does not exist, or is not YAML of unique text keys.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MAX_CHARACTERS + 1)  # of a device there is no end
     except FileNotFoundError:
         raise ConfigError(
             f"The configuration must be a YAML file or a preset ({', '.join(preset_names())}). "
-            f"Got {str(path)!r}, which does not exist. Check the path."
+            f"Got {_short(path)}, which does not exist. Check the path."
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # a name may hold what no file name can
         raise ConfigError(
-            f"The configuration must be a readable text file. Got {str(path)!r}: "
-            f"{_flat(error)}."
+            f"The configuration must be a readable text file. Got {_short(path)}: "
+            f"{_flat(getattr(error, 'strerror', None) or error)}."
         ) from None
     return _parse(text, str(path))
 
@@ -149,43 +143,46 @@ def read_overrides(overrides: Sequence[str]) -> tuple[dict[str, Any], Places]:
         if not is_override(override):
             raise ConfigError(
                 "An override must read section.key=value. "
-                f"Got {override!r}. Write for example stitch.epochs=3."
+                f"Got {_short(override)}. Write for example stitch.epochs=3."
             )
         dotted, _, text = override.partition("=")
-        branch = _parse_value(text, override)
+        where = f"override {_short(override)}"
+        branch = _parse_value(text, where)
         keys = tuple(dotted.split("."))
+        if len(keys) > MAX_DEPTH:
+            raise too_large(where)
         for key in reversed(keys):
             branch = {key: branch}
         tree = overlay(tree, branch)
-        places[keys] = f"override {override!r}"
+        places[keys] = where
     return tree, places
 
 
 def _parse(text: str, name: str) -> tuple[dict[str, Any], Places]:
     try:
-        root = yaml.compose(text, Loader=_Loader)
-        if root is None:
-            return {}, {}
-        if not isinstance(root, yaml.MappingNode):
-            raise ConfigError(
-                f"A configuration must be a mapping of sections. Got a {root.id} in {name}. "
-                "Write for example 'stitch: {epochs: 2}'."
-            )
-        places = {path: f"{name}:{line}" for path, line in _key_lines(root, name)}
-        return yaml.load(text, Loader=_Loader), places
+        tree, places = read_document(text, lambda line: f"{name}:{line}")
     except yaml.YAMLError as error:
         raise ConfigError(
             f"A configuration must be valid YAML. Got {name}{_yaml_problem(error)}. "
             "Mend that line."
         ) from None
+    if tree is None and not places:
+        return {}, {}
+    if not isinstance(tree, dict):
+        kind = "sequence" if isinstance(tree, list) else "scalar"
+        raise ConfigError(
+            f"A configuration must be a mapping of sections. Got a {kind} in {name}. "
+            "Write for example 'stitch: {epochs: 2}'."
+        )
+    return tree, places
 
 
-def _parse_value(text: str, override: str) -> Any:
+def _parse_value(text: str, where: str) -> Any:
     try:
-        return yaml.load(text, Loader=_Loader)
+        return read_document(text, lambda _: where)[0]
     except yaml.YAMLError:
         raise ConfigError(
-            f"The value of an override must be YAML. Got {override!r}. "
+            f"The value of an override must be YAML. Got {where.removeprefix('override ')}. "
             "Check brackets and quotes."
         ) from None
 
@@ -196,37 +193,13 @@ def _yaml_problem(error: yaml.YAMLError) -> str:
     return f": {_flat(error)}"
 
 
-def _key_lines(
-    node: yaml.Node, name: str, above: KeyPath = ()
-) -> Iterator[tuple[KeyPath, int]]:
-    """Each key's path and line; refuses duplicates, of which YAML would keep the last."""
-    if not isinstance(node, yaml.MappingNode):
-        return
-    seen: dict[str, int] = {}
-    for key_node, value_node in node.value:
-        key, line = str(key_node.value), key_node.start_mark.line + 1
-        path = (*above, key)
-        if key_node.tag != "tag:yaml.org,2002:str":
-            raise ConfigError(
-                f"Keys must be text. Got {key} in {name}:{line}. "
-                "Put it in quotes, or check the key."
-            )
-        if key in seen:
-            raise ConfigError(
-                f"A key may be given once. Got {'.'.join(path)} in {name}:{seen[key]} "
-                f"and again in line {line}. Remove one."
-            )
-        seen[key] = line
-        yield path, line
-        yield from _key_lines(value_node, name, path)
-
-
 def _preset_path(preset: object, places: Places) -> Path:
     names = preset_names()
     if preset not in names:
         raise ConfigError(
             f"preset must be one of {', '.join(names)}. "
-            f"Got {preset!r}{place(('preset',), places)}.{_did_you_mean(str(preset), names)}"
+            f"Got {_short(preset)}{place(('preset',), places)}."
+            f"{_did_you_mean(str(preset), names)}"
         )
     return PRESETS / f"{preset}.yaml"
 
@@ -278,9 +251,13 @@ def _check_finite(value: object, places: Places, path: KeyPath = ()) -> None:
     if isinstance(value, Mapping):
         for key, item in value.items():
             _check_finite(item, places, (*path, str(key)))
-    elif isinstance(value, float) and not math.isfinite(value):
+    elif isinstance(value, list):
+        for item in value:
+            _check_finite(item, places, path)
+    elif isinstance(value, int | float) and not abs(value) <= sys.float_info.max:
         raise ConfigError(
-            f"{'.'.join(path)} must be a finite number. Got {value}{place(path, places)}."
+            f"{'.'.join(path)} must be a finite number. Got {str(value)[:60]}"
+            f"{place(path, places)}."
         )
 
 
@@ -385,6 +362,12 @@ def _did_you_mean(given: str, names: Sequence[str]) -> str:
 def _show(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _short(value: object) -> str:
+    """What the user wrote, in quotes, its middle left out if it is long."""
+    text = str(value)
+    return repr(text if len(text) <= 200 else f"{text[:150]}...{text[-40:]}")
 
 
 def _flat(message: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -11,6 +12,7 @@ from typing import Any
 from tskd_ray.config.load import (
     Places,
     all_paths,
+    is_file,
     layers,
     overlay,
     place,
@@ -20,7 +22,7 @@ from tskd_ray.config.load import (
     validate,
 )
 from tskd_ray.config.schema import Config
-from tskd_ray.config.sweep import Domain, SweepConfig
+from tskd_ray.config.sweep import MOST_TRIALS, Domain, SweepConfig
 from tskd_ray.errors import ConfigError
 
 Point = dict[str, Any]
@@ -97,7 +99,7 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
             where it was written.
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise ConfigError(
             f"A sweep must be a YAML file. Got {str(path)!r}, which does not exist. "
             "tune_configs/ has some to start from."
@@ -126,9 +128,9 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
 
 def _base(settings: SweepConfig, path: Path, places: Places) -> str | Path:
     beside = path.parent / settings.base
-    if settings.base in preset_names() and not beside.is_file():
+    if settings.base in preset_names() and not is_file(beside):
         return settings.base
-    if not beside.is_file():
+    if not is_file(beside):
         near = get_close_matches(settings.base, preset_names(), n=1)
         hint = f"Did you mean {near[0]}?" if near else "Check the path."
         raise ConfigError(
@@ -156,12 +158,23 @@ def _check(sweep: Sweep) -> None:
             for value in _wanted(domain, other):
                 here = {("space", other): sweep.places[("space", key)]}
                 replace(sweep, places=sweep.places | here).config({other: value})
+    _check_grid(sweep)
     sweep.base  # noqa: B018  raises if the base itself is wrong
     in_order(sweep)
     for key in sweep.settings.space:
         for value in _samples(sweep.settings.space[key]):
             sweep.config({**_condition(sweep, key), key: value})
     _check_objectives(sweep)
+
+
+def _check_grid(sweep: Sweep) -> None:
+    listed = (domain.values() for domain in sweep.settings.space.values())
+    points = math.prod(len(values) for values in listed if values is not None)
+    if sweep.settings.search.method == "grid" and points > MOST_TRIALS:
+        raise ConfigError(
+            f"A grid has at most {MOST_TRIALS:,} points. Got {points:,}"
+            f"{place(('space',), sweep.places)}. List fewer values, or search at random."
+        )
 
 
 def _check_key(key: str, known: set[str], where: str) -> None:

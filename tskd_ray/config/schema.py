@@ -257,6 +257,10 @@ class ComputeConfig(Section):
     """Attempts per shard when workers die."""
     ready_timeout: Positive = 300.0
     """Seconds that a new worker may take to load the teacher."""
+    hang_timeout: Positive = 900.0
+    """Seconds at work without using any processor time, as when it is stopped or waits for a
+    lock or a file system that never answers, after which a worker is killed and its shard or
+    task tried again. Slow work uses some, and may take as long as it likes."""
 
 
 class Config(Section):

@@ -11,7 +11,14 @@ from pydantic import Field, field_validator, model_validator
 
 from tskd_ray.config.schema import Count, Positive, Section
 
-Number = int | float
+LISTED = 1000
+"""Values at most of a `randint` or `quniform`, each of which is checked."""
+
+MOST_TRIALS = 100_000
+"""Of a sweep, whose points are held in memory."""
+
+Number = Annotated[int | float, Field(ge=-1e300, le=1e300)]  # differences are finite too
+Whole = Annotated[int, Field(ge=-(2**53), le=2**53)]
 Metric = Literal["score", "offline", "cpu_seconds"]
 
 
@@ -28,7 +35,7 @@ class Domain(Section):
     """From the first to the second in steps of the third."""
     loguniform: tuple[Positive, Positive] | None = None
     """Any number between the two, each order of magnitude alike."""
-    randint: tuple[int, int] | None = None
+    randint: tuple[Whole, Whole] | None = None
     """Any whole number from the first to the second, both included."""
     when: dict[str, Any] = Field(default_factory=dict[str, Any])
     """Other settings and the value, or list of values, that they must have; otherwise this
@@ -50,7 +57,17 @@ class Domain(Section):
                 raise ValueError(
                     f"have a step between 0 and its width. Got quniform: {[low, high, step]}"
                 )
+        self._check_count()
         return self
+
+    def _check_count(self) -> None:
+        listed = self.quniform or (self.randint and (*self.randint, 1))
+        if listed and listed[1] - listed[0] >= LISTED * listed[2]:
+            kind = "quniform" if self.quniform else "randint"
+            raise ValueError(
+                f"stand for at most {LISTED} values, by larger steps or a choice of fewer. "
+                f"Got {kind}: {list(getattr(self, kind))}"
+            )
 
     def values(self) -> tuple[Any, ...] | None:
         """All values in order, or None if there is a continuum of them."""
@@ -75,7 +92,7 @@ class SearchConfig(Section):
     """Which points of the space are tried."""
 
     method: Literal["grid", "random", "tpe"] = "random"
-    trials: Count | None = None
+    trials: Annotated[int, Field(ge=1, le=MOST_TRIALS)] | None = None
     """How many; a grid has as many as it has."""
     seed: Annotated[int, Field(ge=0)] = 0
 
