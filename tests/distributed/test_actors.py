@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -22,6 +23,7 @@ from tskd_ray.pipeline.artifacts import ArtifactStore, artifact_key
 
 LOCAL = ComputeConfig(mode="local")
 SHARDS = plan_shards(45, 5)
+HANG_TIMEOUT = 3.0
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -54,9 +56,24 @@ class Toy:
             raise DataError("Shard of odd shape. Fix it.")
         if kind == "bug":
             raise ZeroDivisionError("a bug")
-        if kind == "kill" and not sign.exists():
+        if kind == "freeze":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if kind == "slow":
+            slow_work()
+        if kind in ("kill", "stop", "wait") and not sign.exists():
             sign.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+            if kind == "wait":
+                threading.Event().wait()
+            os.kill(os.getpid(), signal.SIGKILL if kind == "kill" else signal.SIGSTOP)
+
+
+def slow_work() -> None:
+    """Takes twice HANG_TIMEOUT, most of it without doing anything."""
+    for _ in range(20):
+        until = time.process_time() + 0.02
+        while time.process_time() < until:
+            pass
+        time.sleep(HANG_TIMEOUT / 10)
 
 
 def broken_teacher(folder: Path) -> Toy:
@@ -151,6 +168,31 @@ def test_attempts_of_a_shard_are_bounded_and_its_neighbours_not_blamed(
         )
     assert len(list(tmp_path.iterdir())) == 2
     assert finished == [0, 1]
+
+
+@pytest.mark.ray
+def test_workers_that_hang_are_replaced_and_slow_ones_left_alone(
+    tmp_path: Path, three_workers: ComputeConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    hasty = three_workers.model_copy(update={"hang_timeout": HANG_TIMEOUT})
+    trouble = {0: "stop", 4: "wait", 5: "slow"}
+    expected = collect(partial(Toy, tmp_path), LOCAL)
+    assert collect(partial(Toy, tmp_path, trouble), hasty) == expected
+    lost = [record.args for record in caplog.records if "was lost" in record.msg]
+    assert sorted(args[1:3] for args in lost if isinstance(args, tuple)) == [(0, 1), (4, 1)]
+
+
+@pytest.mark.ray
+def test_a_shard_that_hangs_in_every_attempt_ends_the_run(
+    tmp_path: Path, three_workers: ComputeConfig
+) -> None:
+    hasty = three_workers.model_copy(
+        update={"workers": 1, "max_attempts": 2, "hang_timeout": HANG_TIMEOUT}
+    )
+    with pytest.raises(
+        StageError, match=r"Shard 2 lost 2 workers.*compute\.hang_timeout=3 s are killed"
+    ):
+        collect(partial(Toy, tmp_path, {2: "freeze"}), hasty)
 
 
 @pytest.mark.ray

@@ -48,12 +48,14 @@ def break_down(progress: Progress = silent) -> None:
     raise ZeroDivisionError("a\nbug")
 
 
-def killed_until(folder: Path, times: int, progress: Progress = silent) -> str:
-    """Dies of SIGKILL the first `times` times."""
+def killed_until(
+    folder: Path, times: int, how: int = signal.SIGKILL, progress: Progress = silent
+) -> str:
+    """Dies of SIGKILL, or is stopped, the first `times` times."""
     kills = len(list(folder.iterdir()))
     if kills < times:
         (folder / str(kills)).touch()
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), how)
     return "survived"
 
 
@@ -137,3 +139,18 @@ def test_attempts_are_bounded(tmp_path: Path, three_workers: ComputeConfig) -> N
     with pytest.raises(StageError, match="Task poison lost its worker 3 times"):
         run_tasks({"poison": task}, three_workers)
     assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.ray
+def test_a_task_that_hangs_runs_again_so_often(
+    tmp_path: Path, three_workers: ComputeConfig
+) -> None:
+    hasty = three_workers.model_copy(update={"hang_timeout": 3.0, "max_attempts": 2})
+    arguments = {"folder": tmp_path, "times": 1, "how": signal.SIGSTOP}
+    stopped = Task(function=killed_until, arguments=arguments)
+    assert run_tasks({"stopped": stopped}, hasty) == {"stopped": "survived"}
+    always = Task(function=killed_until, arguments={**arguments, "times": 99})
+    with pytest.raises(
+        StageError, match=r"Task stopped lost its worker 2 times.*compute\.hang_timeout=3 s"
+    ):
+        run_tasks({"stopped": always}, hasty)

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tskd_ray.config.schema import ComputeConfig
-from tskd_ray.distributed.outcome import Failure, outcome, raise_failure
+from tskd_ray.distributed.guard import Guard
+from tskd_ray.distributed.outcome import Failure, outcome, perhaps_hung, raise_failure
 from tskd_ray.distributed.session import cluster_nodes, describe, pool_size
 from tskd_ray.errors import StageError
 from tskd_ray.progress import Progress, silent
@@ -64,7 +65,8 @@ def run_pool(
         factory: Makes a worker in the actor's process; picklable, such as a `partial` of a
             class with the folder that it loads.
         shards: With distinct ids; those finished earlier left out.
-        compute: Workers, CPUs and GPUs of each; attempts per shard; time to load.
+        compute: Workers, CPUs and GPUs of each; attempts per shard; time to load; time after
+            which a worker without a sign of life is killed, and so lost.
         on_result: Called in the driver with each shard's id and result, in any order.
         progress: Told the items done, with `workers` and `lost` so far.
 
@@ -80,9 +82,12 @@ def run_pool(
 class _Host:
     """The actor."""
 
-    def __init__(self, factory: Callable[[], Worker], threads: int) -> None:
+    def __init__(
+        self, factory: Callable[[], Worker], threads: int, hang_timeout: float
+    ) -> None:
         self._factory = factory
         self._threads = threads
+        self._guard = Guard(hang_timeout)
         self._worker: Worker | None = None
 
     def placed(self) -> None:
@@ -102,7 +107,8 @@ class _Host:
     def process(self, shard: Shard) -> Arrays | Failure:
         worker = self._worker
         assert worker is not None, "fed before it was ready"
-        return outcome(lambda: worker.process(shard))
+        with self._guard.at_work():
+            return outcome(lambda: worker.process(shard))
 
 
 @dataclass(eq=False)
@@ -114,6 +120,7 @@ class _Member:
     load: Any  # reference, or None once it has answered
     placed_at: float = 0.0
     in_flight: list[tuple[Any, Shard]] = field(default_factory=list[tuple[Any, Shard]])
+    since: float = 0.0  # when it was fed or answered last
 
     @property
     def ready(self) -> bool:
@@ -193,7 +200,8 @@ class _Pool:
                 self._spawn()
 
     def _spawn(self) -> None:
-        host = self._actor.remote(self._factory, self._compute.threads)
+        compute = self._compute
+        host = self._actor.remote(self._factory, compute.threads, compute.hang_timeout)
         self._members.append(
             _Member(host=host, placed=host.placed.remote(), load=host.load.remote())
         )
@@ -215,6 +223,8 @@ class _Pool:
             for member in ready:
                 if self._queue and len(member.in_flight) <= depth:
                     shard = self._queue.popleft()
+                    if not member.in_flight:
+                        member.since = time.monotonic()
                     member.in_flight.append((member.host.process.remote(shard), shard))
 
     def _collect(self) -> None:
@@ -255,6 +265,7 @@ class _Pool:
             if isinstance(result, Failure):
                 raise_failure(result, f"Shard {shard.id}")
             member.in_flight.pop(0)
+            member.since = time.monotonic()
             self._on_result(shard.id, result)
             self._left -= 1
             self._done += shard.items
@@ -278,10 +289,11 @@ class _Pool:
             reason, shard.id, self._attempts[shard.id], self._compute.max_attempts,
         )  # fmt: skip
         if self._attempts[shard.id] >= self._compute.max_attempts:
+            why = perhaps_hung(time.monotonic() - member.since, self._compute)
             raise StageError(
                 f"Shard {shard.id} lost {self._compute.max_attempts} workers, the last one by "
-                f"{reason}. Is it out of memory? Finished shards are kept: run the same "
-                "command again, with fewer workers or a larger compute.max_attempts."
+                f"{reason}. {why} Finished shards are kept: run the same command again, with "
+                "fewer workers or a larger compute.max_attempts."
             ) from error
 
     # -- starts ----------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
+from tskd_ray.config.schema import ComputeConfig
 from tskd_ray.errors import StageError, TskdError
 
 T = TypeVar("T")
@@ -50,6 +51,17 @@ def raise_failure(failure: Failure, what: str) -> NoReturn:
     )
     error.add_note(failure.traceback)
     raise error
+
+
+def perhaps_hung(seconds: float, compute: ComputeConfig) -> str:
+    """What to ask about a worker that was lost after so long at one piece of work."""
+    if seconds < compute.hang_timeout:
+        return "Is it out of memory?"
+    return (
+        f"That was after {seconds:.0f} s, and workers that use no processor time for "
+        f"compute.hang_timeout={compute.hang_timeout:g} s are killed. Does it hang, on a "
+        "device or a file system, or is it out of memory?"
+    )
 
 
 @contextlib.contextmanager

@@ -9,7 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tskd_ray.config.schema import ComputeConfig
-from tskd_ray.distributed.outcome import Failure, outcome, raise_failure, torch_threads
+from tskd_ray.distributed.guard import guard
+from tskd_ray.distributed.outcome import (
+    Failure,
+    outcome,
+    perhaps_hung,
+    raise_failure,
+    torch_threads,
+)
 from tskd_ray.errors import StageError
 from tskd_ray.progress import Progress, silent
 
@@ -45,7 +52,8 @@ def run_tasks(
     Args:
         tasks: By name; none needs another's result.
         compute: Each task holds `threads` CPUs and runs with that many torch threads. A task
-            whose worker is lost runs again, up to `max_attempts` times in all.
+            whose worker is lost runs again, up to `max_attempts` times in all; a worker that
+            gives no sign of life for `hang_timeout` is killed, and so lost.
         progress: Given a task's name, whom to tell how far it is.
 
     Returns:
@@ -69,6 +77,12 @@ def call_task(task: Task, threads: int, progress: Progress = silent) -> Any:
         return outcome(lambda: task.function(**task.arguments, progress=progress))
 
 
+def _call_guarded(task: Task, compute: ComputeConfig, progress: Progress) -> Any:
+    """The same in a worker, which is killed if it hangs."""
+    with guard(compute.hang_timeout).at_work():
+        return call_task(task, compute.threads, progress)
+
+
 def _value(result: Any, name: str) -> Any:
     if isinstance(result, Failure):
         raise_failure(result, f"Task {name}")
@@ -85,16 +99,16 @@ def _run_on_ray(
     hub: Any = remote(num_cpus=0)(_Board).remote()
     tellers = {name: progress(name) for name in tasks}  # one bar and one rate each
     attempts: Counter[str] = Counter()
-    running: dict[Any, str] = {}
+    running: dict[Any, tuple[str, float]] = {}
     results: dict[str, Any] = {}
 
     def start(name: str) -> None:
         attempts[name] += 1
         gpus = compute.gpus_per_worker if tasks[name].gpu and compute.device == "cuda" else 0
         # no retries by Ray: it would retry running out of memory for ever
-        call = remote(num_cpus=compute.threads, num_gpus=gpus, max_retries=0)(call_task)
-        reference = call.remote(tasks[name], compute.threads, _Teller(hub, name))
-        running[reference] = name
+        call = remote(num_cpus=compute.threads, num_gpus=gpus, max_retries=0)(_call_guarded)
+        reference = call.remote(tasks[name], compute, _Teller(hub, name))
+        running[reference] = name, time.monotonic()
 
     try:
         for name in tasks:
@@ -103,11 +117,12 @@ def _run_on_ray(
             done, _ = ray.wait(list(running), timeout=_POLL_SECONDS)
             _pass_on(hub, tellers)
             for reference in done:
-                name = running.pop(reference)
+                name, since = running.pop(reference)
                 try:
                     result = ray.get(reference)
                 except RayError as error:
-                    _check_attempts(name, attempts[name], compute, error)
+                    why = perhaps_hung(time.monotonic() - since, compute)
+                    _check_attempts(name, attempts[name], compute, error, why)
                     start(name)
                 else:
                     results[name] = _value(result, name)
@@ -119,12 +134,14 @@ def _run_on_ray(
     return {name: results[name] for name in tasks}
 
 
-def _check_attempts(name: str, attempts: int, compute: ComputeConfig, error: Exception) -> None:
+def _check_attempts(
+    name: str, attempts: int, compute: ComputeConfig, error: Exception, why: str
+) -> None:
     if attempts >= compute.max_attempts:
         raise StageError(
             f"Task {name} lost its worker {attempts} times, the last time by "
-            f"{type(error).__name__}. Is it out of memory? Run the same command again to "
-            "resume, or raise compute.max_attempts."
+            f"{type(error).__name__}. {why} Run the same command again to resume, or raise "
+            "compute.max_attempts."
         ) from error
 
 
