@@ -18,7 +18,7 @@ import numpy as np
 from tskd_ray.stitching.cells import LANES, Cells
 from tskd_ray.stitching.compiled import compiled, inlined
 from tskd_ray.stitching.ellipsoids import Ellipsoids, likely_cells, likely_lanes
-from tskd_ray.stitching.lanes import lowest_bit, near_boxes, near_members
+from tskd_ray.stitching.lanes import lowest_bit, near_boxes, near_members, prefetch
 from tskd_ray.stitching.splits import middle
 from tskd_ray.types import Float32Array, Float64Array, FloatArray, Int32Array, IntArray
 
@@ -30,6 +30,9 @@ _TOGETHER = 4
 
 _LEADING = 4
 """Dimensions that are looked at first."""
+
+_AHEAD = 8
+"""Cells whose bounds are on their way from memory while one is looked at."""
 
 _EPS = float(np.finfo(np.float32).eps)
 
@@ -196,18 +199,28 @@ def list_near(most: int, cells: Cells, group: Group) -> None:
 @compiled
 def _unpack(stop: int, cells: Cells, group: Group) -> None:
     """Lay out the bounds of the listed cells before number `stop`."""
-    _lay_out(group.cursor[1], stop, group.near, cells.bounds, group.boxes)
+    last = group.cursor[0] - 1
+    _lay_out(group.cursor[1], stop, last, group.near, cells.bounds, group.boxes)
     if group.given.shape[0]:
-        _lay_out(group.cursor[1], stop, group.near, cells.given_bounds, group.given)
+        _lay_out(group.cursor[1], stop, last, group.near, cells.given_bounds, group.given)
     group.cursor[1] = stop
 
 
 @inlined
 def _lay_out(
-    first: int, stop: int, near: Int32Array, bounds: Float32Array, boxes: Float32Array
+    first: int,
+    stop: int,
+    last: int,
+    near: Int32Array,
+    bounds: Float32Array,
+    boxes: Float32Array,
 ) -> None:
     d = bounds.shape[2]
     for i in range(first, stop):
+        ahead = near[min(i + _AHEAD, last)] * 2 * d
+        prefetch(bounds, ahead)
+        prefetch(bounds, ahead + LANES)
+        prefetch(bounds, ahead + 2 * d - 1)
         at, cell = i // LANES * 2 * d * LANES + i % LANES, near[i]
         for k in range(d):
             boxes[at + 2 * k * LANES] = bounds[cell, 0, k]
@@ -258,6 +271,12 @@ def next_cell(
             bits &= (1 << min(LANES, listed - first)) - 1
             if ellipsoids.ready[0]:
                 bits = likely_cells(group.given, first, bits, ellipsoids)
+            coming = bits
+            while coming:
+                start = near[first + lowest_bit(coming)] * d * LANES
+                coming &= coming - 1
+                for k in range(leading):
+                    prefetch(inner, start + k * LANES)
         cell = int(near[first + lowest_bit(bits)])
         bits &= bits - 1
         if ranks[cell, 0] >= bound:
