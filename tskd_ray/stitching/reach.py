@@ -234,6 +234,27 @@ def rewind(group: Group) -> None:
     group.cursor[3] = 0
 
 
+@inlined
+def _sixteen(first: int, query: int, cells: Cells, group: Group, ellipsoids: Ellipsoids) -> int:
+    """Which of W listed cells from number `first` on may hold what is looked for, as bits."""
+    d, listed, near = group.low.shape[0], group.cursor[0], group.near
+    if first >= group.cursor[1]:
+        _unpack(min(listed, first + 4 * LANES), cells, group)
+    bits = near_boxes(
+        group.boxes, first * 2 * d, group.along, group.along, query * d, d, group.limit[0]
+    )
+    bits &= (1 << min(LANES, listed - first)) - 1
+    if ellipsoids.ready[0]:
+        bits = likely_cells(group.given, first, bits, ellipsoids)
+    coming = bits
+    while coming:
+        start = near[first + lowest_bit(coming)] * d * LANES
+        coming &= coming - 1
+        for k in range(min(d, _LEADING)):
+            prefetch(cells.inner, start + k * LANES)
+    return bits
+
+
 @compiled
 def next_cell(
     query: int, bound: int, cells: Cells, group: Group, ellipsoids: Ellipsoids
@@ -250,13 +271,7 @@ def next_cell(
     Returns:
         Number of the cell, -1 if none is left.
     """
-    near, ranks, inner, boxes, along = (
-        group.near,
-        cells.ranks,
-        cells.inner,
-        group.boxes,
-        group.along,
-    )
+    near, ranks, inner, along = group.near, cells.ranks, cells.inner, group.along
     d, listed, limit = group.low.shape[0], group.cursor[0], group.limit[0]
     first, bits, at = group.cursor[2], group.cursor[3], query * d
     leading = min(d, _LEADING)
@@ -265,18 +280,7 @@ def next_cell(
             first += LANES
             if first >= listed or ranks[near[first], 0] >= bound:
                 return -1
-            if first >= group.cursor[1]:
-                _unpack(min(listed, first + 4 * LANES), cells, group)
-            bits = near_boxes(boxes, first * 2 * d, along, along, at, d, limit)
-            bits &= (1 << min(LANES, listed - first)) - 1
-            if ellipsoids.ready[0]:
-                bits = likely_cells(group.given, first, bits, ellipsoids)
-            coming = bits
-            while coming:
-                start = near[first + lowest_bit(coming)] * d * LANES
-                coming &= coming - 1
-                for k in range(leading):
-                    prefetch(inner, start + k * LANES)
+            bits = _sixteen(first, query, cells, group, ellipsoids)
         cell = int(near[first + lowest_bit(bits)])
         bits &= bits - 1
         if ranks[cell, 0] >= bound:
