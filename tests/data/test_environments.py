@@ -36,7 +36,7 @@ def test_other_unknown_environments(environment_id: str) -> None:
 
 @pytest.mark.parametrize("kwargs", [{"no_such_argument": 1}, {"xml_file": "no_such.xml"}])
 def test_wrong_arguments_are_explained(kwargs: dict[str, object]) -> None:
-    with pytest.raises(DataError, match=r"must be makeable here\. Hopper-v5 with") as caught:
+    with pytest.raises(DataError, match=r"must be makeable here\. 'Hopper-v5' with") as caught:
         environment_spec("Hopper-v5", kwargs)
     assert "\n" not in str(caught.value)
 

@@ -9,12 +9,26 @@ from typing import Any
 
 import numpy as np
 
+from tskd_ray.data.hostile import json_file, reading
 from tskd_ray.data.trajectories import EnvironmentSpec, Trajectories
-from tskd_ray.errors import DataError, reason
+from tskd_ray.errors import DataError
 
 _COLUMNS = tuple(f.name for f in dataclasses.fields(Trajectories) if f.name != "environment")
 _HEAD = "trajectories.json"
 _FORMAT = 1
+_RULE = f"A folder of arrays has {_HEAD} and one .npy file per column."
+_REMEDY = "Save the trajectories again."
+_DTYPES = {
+    "offsets": np.int64,
+    "terminated": np.bool_,
+    "truncated": np.bool_,
+    "origin": np.int8,
+    "source_episode": np.int64,
+    "source_step": np.int64,
+    "episode_id": np.int64,
+    "episode_origin": np.int8,
+}
+"""Of columns that are not floating."""
 
 
 def save_arrays(trajectories: Trajectories, folder: str | Path) -> None:
@@ -42,26 +56,26 @@ def load_arrays(folder: str | Path, *, mmap: bool = True) -> Trajectories:
         DataError: If the folder is incomplete or of another format.
     """
     folder = Path(folder)
-    try:
-        head: dict[str, Any] = json.loads((folder / _HEAD).read_text(encoding="utf-8"))
-        columns: dict[str, Any] = {
-            name: np.load(
-                folder / f"{name}.npy", mmap_mode="r" if mmap else None, allow_pickle=False
+    with reading(_RULE, folder, _REMEDY):
+        head = json_file(folder / _HEAD)
+        if head.get("format") != _FORMAT:
+            raise DataError(
+                f"This version reads arrays of format {_FORMAT}. {folder} has format "
+                f"{str(head.get('format'))[:40]}. {_REMEDY}"
             )
-            for name in _COLUMNS
-        }
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"A folder of arrays has {_HEAD} and one .npy file per column. {folder} is not "
-            f"readable: {reason(error)} Save the trajectories again."
-        ) from error
-    if head.get("format") != _FORMAT:
-        raise DataError(
-            f"This version reads arrays of format {_FORMAT}. {folder} has format "
-            f"{head.get('format')}. Save the trajectories again."
+        # Mapped first even if copied then: a header cannot claim more than its file holds.
+        columns: dict[str, Any] = {name: _mapped(folder / f"{name}.npy") for name in _COLUMNS}
+        environment = head["environment"]
+        return Trajectories(
+            **(columns if mmap else {name: np.array(value) for name, value in columns.items()}),
+            environment=None if environment is None else EnvironmentSpec.from_dict(environment),
         )
-    environment = head["environment"]
-    return Trajectories(
-        **columns,
-        environment=None if environment is None else EnvironmentSpec.from_dict(environment),
-    )
+
+
+def _mapped(path: Path) -> np.memmap[Any, Any]:
+    # Not `np.load`, which opens archives and, by their first bytes, pickles too.
+    array = np.lib.format.open_memmap(path, mode="r")
+    dtype = _DTYPES.get(path.stem)
+    if array.dtype.kind != "f" if dtype is None else array.dtype != dtype:
+        raise ValueError(f"{path.name} holds {array.dtype}")
+    return array

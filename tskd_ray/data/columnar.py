@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tskd_ray.data.hostile import json_object, reading
 from tskd_ray.data.limits import check_size
+from tskd_ray.data.parquet_footer import declared_bytes
 from tskd_ray.data.trajectories import EnvironmentSpec, Trajectories
 from tskd_ray.errors import DataError, StorageError, reason
 from tskd_ray.types import IntArray
@@ -30,7 +33,10 @@ FORMAT = 1
 _KEY = b"tskd_ray"
 _FLAT = ("rewards", "origin", "source_episode", "source_step")  # (N,) columns
 _PER_EPISODE = ("episode_id", "episode_origin", "terminated", "truncated")
+_COLUMNS = ("observations", "actions", *_FLAT, *_PER_EPISODE)
 _REQUIRED = ("observations", "actions", "rewards", "terminated", "truncated")
+_RULE = "A Parquet dataset has readable files."
+_REMEDY = "Write it again or name another."
 
 
 def write_parquet(
@@ -108,19 +114,18 @@ def read_parquet(source: str | Path) -> Trajectories:
             f"A Parquet dataset has *.parquet files. {source} has none. Name another."
         )
     tables: list[pa.Table] = []
+    declared = stored = 0
     for path in paths:
-        try:
-            file = pq.ParquetFile(path)
-            check_size(_declared_bytes(file.metadata), path.stat().st_size, what=str(path))
-            tables.append(file.read())
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise DataError(
-                f"A Parquet dataset has readable files. {path} is not: "
-                f"{reason(error)} Write it again or name another."
-            ) from error
+        with reading(_RULE, path, _REMEDY), pq.ParquetFile(path) as file:
+            present = file.schema_arrow.names
+            names = [name for name in present if name in _COLUMNS]
+            _check_columns(names, present, path)
+            declared += declared_bytes(path)
+            stored += path.stat().st_size
+            check_size(declared, stored, what=str(path))
+            tables.append(file.read(columns=names))
     heads = [(table.schema.metadata or {}).get(_KEY) for table in tables]
     for path, table, head in zip(paths, tables, heads, strict=True):
-        _check_columns(table, path)
         if head != heads[0] or table.schema.names != tables[0].schema.names:
             raise DataError(
                 f"All shards of a dataset have the same columns and environment. {path.name} "
@@ -134,7 +139,8 @@ def read_parquet(source: str | Path) -> Trajectories:
             f"{reason(error)} Keep one dataset per folder."
         ) from error
     table = table.replace_schema_metadata(tables[0].schema.metadata)
-    return from_table(table, path=str(source))
+    with reading(_RULE, source, _REMEDY):
+        return from_table(table, path=str(source))
 
 
 def to_table(trajectories: Trajectories) -> pa.Table:
@@ -183,7 +189,7 @@ def from_table(table: pa.Table, *, path: str) -> Trajectories:
         values[name] = default
         if name in table.column_names:
             values[name], rows = _flat(table, name, path)
-            values[name] = values[name].astype(default.dtype)
+            values[name] = _whole(values[name], default.dtype, name, path)
             _check_rows(name, rows, lengths, 0, path)
     return Trajectories(
         **values,
@@ -195,20 +201,15 @@ def from_table(table: pa.Table, *, path: str) -> Trajectories:
     )
 
 
-def _declared_bytes(metadata: pq.FileMetaData) -> int:
-    """By values, not by encoded bytes: a run of equal values is encoded in a few of them."""
-    groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
-    return 8 * sum(
-        group.column(j).num_values for group in groups for j in range(group.num_columns)
-    )
-
-
 def _head(table: pa.Table, path: str) -> dict[str, Any]:
     text = (table.schema.metadata or {}).get(_KEY)
     if text is None:
         return {}
     try:
-        head: dict[str, Any] = json.loads(text)
+        head = json_object(text)
+        widths = (head.get(name) for name in ("observation_dim", "action_dim"))
+        if not all(width is None or type(width) is int for width in widths):
+            raise ValueError("a width is no whole number")
         if head.get("environment") is not None:
             head["environment"] = EnvironmentSpec.from_dict(head["environment"])
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -219,18 +220,23 @@ def _head(table: pa.Table, path: str) -> dict[str, Any]:
     if head.get("format") != FORMAT:
         raise DataError(
             f"This version reads Parquet datasets of format {FORMAT}. {path} has format "
-            f"{head.get('format')}. Export it again with this version."
+            f"{str(head.get('format'))[:40]}. Export it again with this version."
         )
     return head
 
 
-def _check_columns(table: pa.Table, path: Path) -> None:
-    missing = [name for name in _REQUIRED if name not in table.column_names]
+def _check_columns(names: Sequence[str], present: Sequence[str], path: Path) -> None:
+    missing = [name for name in _REQUIRED if name not in names]
     if missing:
         raise DataError(
             f"A Parquet dataset has the columns {', '.join(_REQUIRED)}. {path} lacks "
-            f"{', '.join(missing)}; it has {', '.join(table.column_names) or 'none'}. Rename "
-            "or add what is missing."
+            f"{', '.join(missing)}; it has {', '.join(present)[:300] or 'none'}. Rename or add "
+            "what is missing."
+        )
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(
+            f"A Parquet dataset has each column once. {path} has {twice[0]} twice. Remove one."
         )
 
 
@@ -288,7 +294,21 @@ def _column(table: pa.Table, name: str) -> pa.Array:
 def _scalars(table: pa.Table, name: str, default: np.ndarray, path: str) -> np.ndarray:
     if name not in table.column_names:
         return default
-    return _numbers(_column(table, name), name, path).astype(default.dtype)
+    values = _numbers(_column(table, name), name, path)
+    return values != 0 if default.dtype == bool else _whole(values, default.dtype, name, path)
+
+
+def _whole(values: np.ndarray, dtype: Any, name: str, path: str) -> np.ndarray:
+    """As integers of `dtype`, which must hold all of them."""
+    limits = np.iinfo(dtype)
+    fits = (values >= limits.min) & (values <= limits.max) & (values == np.floor(values))
+    bad = np.flatnonzero(~fits)
+    if len(bad):
+        raise DataError(
+            f"{name} must hold whole numbers from {limits.min} to {limits.max}. {path} has "
+            f"{values[bad[0]]}. Correct the column."
+        )
+    return values.astype(dtype)
 
 
 def _flat(table: pa.Table, name: str, path: str) -> tuple[np.ndarray, IntArray]:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tskd_ray.data.environments import environment_spec
+from tskd_ray.data.environments import check_declared, environment_spec
+from tskd_ray.data.hostile import check_array, check_link, json_object, reading
 from tskd_ray.data.limits import check_size
 from tskd_ray.data.trajectories import EnvironmentSpec, Trajectories, ranges
 from tskd_ray.errors import DataError, StorageError, reason
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     import h5py
 
 REQUIRED = ("observations", "actions", "rewards", "terminals", "timeouts")
+_OPTIONAL = "next_observations"
+_ATTRIBUTES = ("env_id", "env_kwargs")
 _RANK = {"observations": 2, "next_observations": 2, "actions": 2}
 
 # Files of D4RL itself agree exactly; some conversions passed through another dtype.
@@ -55,15 +58,12 @@ def read_d4rl(path: str | Path, *, environment: EnvironmentSpec | None = None) -
     import h5py
 
     path = Path(path)
-    try:
-        with h5py.File(path, "r") as file:
-            columns = _read_columns(file, path)
-            attributes = dict(file.attrs)
-    except (OSError, RuntimeError, KeyError) as error:  # h5py, by where the damage is
-        raise DataError(
-            f"A D4RL dataset is an HDF5 file. {path} cannot be read as one: "
-            f"{reason(error)} Name another file."
-        ) from error
+    with (
+        reading("A D4RL dataset is an HDF5 file.", path, "Name another file."),
+        h5py.File(path, "r") as file,
+    ):
+        columns = _read_columns(file, path)
+        attributes = {name: file.attrs[name] for name in _ATTRIBUTES if name in file.attrs}
     if environment is None and "env_id" in attributes:
         environment = _declared_environment(attributes, path)
 
@@ -142,6 +142,9 @@ def _read_columns(file: h5py.File, path: Path) -> dict[str, Any]:
     """The arrays, shapes and types checked before any is read."""
     import h5py
 
+    for name in (*REQUIRED, _OPTIONAL):
+        if name in file:
+            check_link(file, name, f"{name} in {path}")
     missing = [name for name in REQUIRED if not isinstance(file.get(name), h5py.Dataset)]
     if missing:
         raise DataError(
@@ -150,11 +153,12 @@ def _read_columns(file: h5py.File, path: Path) -> dict[str, Any]:
             "add what is missing."
         )
     names = [*REQUIRED]
-    if isinstance(file.get("next_observations"), h5py.Dataset):
-        names.append("next_observations")
+    if isinstance(file.get(_OPTIONAL), h5py.Dataset):
+        names.append(_OPTIONAL)
     arrays: dict[str, Any] = {name: file[name] for name in names}
     shapes = {name: array.shape for name, array in arrays.items()}
     n = shapes["rewards"][0] if shapes["rewards"] else 0
+    declared, bytes_there = 0, path.stat().st_size
     for name in names:
         shape, dtype = shapes[name], arrays[name].dtype
         rank = _RANK.get(name, 1)
@@ -169,8 +173,8 @@ def _read_columns(file: h5py.File, path: Path) -> dict[str, Any]:
                 f"Arrays of a D4RL file hold numbers. {name} in {path} holds {dtype}. Convert "
                 "it."
             )
-        declared = int(np.prod(shape, dtype=object)) * dtype.itemsize
-        check_size(declared, arrays[name].id.get_storage_size(), what=f"{name} in {path}")
+        declared += check_array(arrays[name], bytes_there, f"{name} in {path}")
+    check_size(declared, bytes_there, what=str(path))
     if n == 0:
         raise DataError(f"A dataset needs at least one episode. {path} has no steps.")
     if "next_observations" in shapes and shapes["next_observations"] != shapes["observations"]:
@@ -186,16 +190,22 @@ def _read_columns(file: h5py.File, path: Path) -> dict[str, Any]:
 
 
 def _declared_environment(attributes: Mapping[str, Any], path: Path) -> EnvironmentSpec:
+    environment_id = attributes["env_id"]
+    if not isinstance(environment_id, str):
+        raise DataError(
+            f"The attribute env_id must be text. Got a {type(environment_id).__name__} in "
+            f"{path}. Correct it or name the environment."
+        )
+    check_declared(environment_id, path)
     try:
-        kwargs = json.loads(attributes.get("env_kwargs", "{}"))
-        if not isinstance(kwargs, dict):
-            raise TypeError
+        kwargs = json_object(attributes.get("env_kwargs", "{}"))
     except (TypeError, ValueError) as error:
         raise DataError(
             "The attribute env_kwargs must be a JSON object. Got "
-            f"{attributes['env_kwargs']!r} in {path}. Correct it or name the environment."
+            f"{str(attributes['env_kwargs'])[:100]!r} in {path}. Correct it or name the "
+            "environment."
         ) from error
-    return environment_spec(str(attributes["env_id"]), kwargs)
+    return environment_spec(environment_id, kwargs)
 
 
 def _episode_ends(ended: BoolArray, path: Path) -> IntArray:
@@ -252,6 +262,6 @@ def _drop_last_steps(offsets: IntArray, path: Path) -> tuple[IntArray, IntArray]
 
 
 def _floating(array: np.ndarray) -> FloatArray:
-    if array.dtype.kind != "f":
+    if array.dtype.kind != "f" or array.dtype.itemsize > 8:  # no other format has long doubles
         return array.astype(np.float64)
     return array.astype(array.dtype.newbyteorder("="), copy=False)  # torch knows native only

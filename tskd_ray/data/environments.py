@@ -53,11 +53,11 @@ def environment_spec(
             f"The environment must be one that Gymnasium knows. Got {environment_id!r}. "
             f"{_suggestion(environment_id, list(gymnasium.registry))}"
         ) from error
-    except (gymnasium.error.Error, ImportError, TypeError, ValueError, OSError) as error:
-        arguments = f" with {kwargs}" if kwargs else ""
+    except Exception as error:  # an environment raises what it likes at arguments of others
+        arguments = f" with {str(kwargs)[:200]}" if kwargs else ""
         raise DataError(
-            f"The environment must be makeable here. {environment_id}{arguments} is not: "
-            f"{reason(error)} Install what it needs or correct its keyword arguments."
+            f"The environment must be makeable here. {environment_id[:200]!r}{arguments} is "
+            f"not: {reason(error)} Install what it needs or correct its keyword arguments."
         ) from error
     if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
         raise DataError(
@@ -74,6 +74,22 @@ def environment_spec(
     )
 
 
+def check_declared(environment_id: str, path: object) -> None:
+    """Refuse an environment of a dataset's own choice that imports a module.
+
+    Gymnasium imports `module` of `module:Id`: no file that was downloaded may ask for that.
+
+    Raises:
+        DataError: If the dataset at `path` names such an id, or one that is no line of text.
+    """
+    if ":" in environment_id or not environment_id.isprintable() or len(environment_id) > 200:
+        raise DataError(
+            "A dataset names an environment that is registered, and imports nothing. "
+            f"{path} names {environment_id[:200]!r}. If you trust it, name it yourself: "
+            "data.environment=ID."
+        )
+
+
 def make_environment(environment: EnvironmentSpec) -> gymnasium.Env[Any, Any]:
     """Make the Gymnasium environment.
 
@@ -85,10 +101,10 @@ def make_environment(environment: EnvironmentSpec) -> gymnasium.Env[Any, Any]:
     try:
         # The passive checker looks at every step and doubles the cost of a cheap one.
         return gymnasium.make(environment.id, disable_env_checker=True, **environment.kwargs)
-    except (gymnasium.error.Error, TypeError, ImportError) as error:
+    except Exception as error:  # an environment raises what it likes at arguments of others
         raise DataError(
             f"The environment must be one that Gymnasium can make. {environment.id!r} with "
-            f"{dict(environment.kwargs)} fails: {error}. Correct data.environment."
+            f"{dict(environment.kwargs)} fails: {reason(error)} Correct data.environment."
         ) from error
 
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 from difflib import get_close_matches
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from tskd_ray.data.environments import check_declared, environment_spec
 from tskd_ray.data.trajectories import EnvironmentSpec, Trajectories
 from tskd_ray.data.validate import validate
 from tskd_ray.errors import DataError
@@ -38,10 +39,10 @@ def load_trajectories(
     source = str(source)
     spec = None
     if environment is not None:
-        from tskd_ray.data.environments import environment_spec
-
         spec = environment_spec(environment, environment_kwargs)
     trajectories = _read(source, spec)
+    if spec is None and trajectories.environment is not None:
+        check_declared(trajectories.environment.id, source)
     if spec is not None:
         trajectories = replace(trajectories, environment=spec)
     elif environment_kwargs:
@@ -55,10 +56,10 @@ def load_trajectories(
 def _read(source: str, environment: EnvironmentSpec | None) -> Trajectories:
     if source.startswith(_PREFIX):
         return _read_builtin(source.removeprefix(_PREFIX))
-    path = Path(source).expanduser()
-    if path.is_dir():
+    path, kind = _look(source)
+    if kind == "folder":
         return _read_folder(path, environment)
-    if path.is_file():
+    if kind == "file":
         if path.suffix == ".parquet":
             from tskd_ray.data.columnar import read_parquet
 
@@ -73,6 +74,18 @@ def _read(source: str, environment: EnvironmentSpec | None) -> Trajectories:
     from tskd_ray.data.minari_io import read_minari_id
 
     return read_minari_id(source, environment=environment)
+
+
+def _look(source: str) -> tuple[Path, Literal["folder", "file", "neither"]]:
+    try:
+        path = Path(source).expanduser()
+        return path, "folder" if path.is_dir() else "file" if path.is_file() else "neither"
+    except (OSError, RuntimeError, ValueError) as error:
+        shown = source if len(source) <= 200 else f"{source[:200]}..."
+        raise DataError(
+            f"The dataset's name must be one that a file can have. Got {shown!r}: "
+            f"{getattr(error, 'strerror', None) or error}. Correct the path."
+        ) from error
 
 
 def _read_folder(path: Path, environment: EnvironmentSpec | None) -> Trajectories:
@@ -107,8 +120,6 @@ def _read_builtin(name: str) -> Trajectories:
 def _with_kwargs(
     environment: EnvironmentSpec | None, kwargs: Mapping[str, Any]
 ) -> EnvironmentSpec:
-    from tskd_ray.data.environments import environment_spec
-
     if environment is None:
         raise DataError(
             "environment_kwargs need an environment. The dataset names none. Give its id too."

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tskd_ray.data.environments import reference_scores
-from tskd_ray.data.limits import check_size
+from tskd_ray.data.hostile import check_tree, json_file, reading
 from tskd_ray.data.observations import flatten_observations
 from tskd_ray.data.trajectories import EnvironmentSpec, Origin, Trajectories
 from tskd_ray.errors import DataError, StorageError, reason
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from gymnasium.spaces import Box
 
 _ID = re.compile(r"([-\w]+/)*[-\w]+-v\d+")
+_SPACES = ("observation_space", "action_space")
 _INFOS = ("origin", "source_episode", "source_step")
 
 
@@ -47,32 +48,24 @@ def read_minari(
     Raises:
         DataError: If Minari cannot read it, actions are not vectors, or episodes are ragged.
     """
-    import gymnasium
     import minari
 
     path = Path(path)
     data = path if (path / "metadata.json").is_file() else path / "data"
-    try:
+    rule = f"A Minari dataset is a folder that Minari {minari.__version__} can read."
+    with reading(rule, path, "Download or write it again."):
         _check_stored(data)
         dataset = minari.MinariDataset(data)
         _check_actions(dataset, path)
         episodes = [_episode(episode, path) for episode in dataset.iterate_episodes()]
         metadata = list(dataset.storage.get_episode_metadata(dataset.episode_indices))
-    except (
-        ValueError, TypeError, KeyError, AttributeError, AssertionError, OSError,
-        RuntimeError, gymnasium.error.Error,
-    ) as error:  # fmt: skip
-        raise DataError(
-            f"A Minari dataset must be readable by Minari {minari.__version__}. {path} is not: "
-            f"{reason(error)} Download or write it again."
-        ) from error
-    if not episodes:
-        raise DataError(f"A dataset needs at least one episode. {path} has none.")
-    width = episodes[0]["observations"].shape[1]
-    trajectories = Trajectories.from_episodes(
-        episodes, environment=environment or _environment(dataset, width)
-    )
-    return _with_provenance(trajectories, episodes, metadata)
+        if not episodes:
+            raise DataError(f"A dataset needs at least one episode. {path} has none.")
+        width = episodes[0]["observations"].shape[1]
+        trajectories = Trajectories.from_episodes(
+            episodes, environment=environment or _environment(dataset, width)
+        )
+        return _with_provenance(trajectories, episodes, metadata)
 
 
 def read_minari_id(
@@ -181,22 +174,39 @@ def write_minari(
 
 
 def _check_stored(data: Path) -> None:
-    """Look for arrays that declare more than the file can hold; HDF5 storage only."""
+    """Look before Minari does, which believes what a dataset says of itself."""
+    head = json_file(data / "metadata.json")
+    lacking = [name for name in _SPACES if not isinstance(head.get(name), str)]
+    if lacking:
+        # It would make the environment instead, by calling any function that env_spec names.
+        raise DataError(
+            f"The metadata of a Minari dataset has {' and '.join(_SPACES)}. {data} lacks "
+            f"{' and '.join(lacking)}. Write it again with Minari, which stores them."
+        )
+    claimed = head.get("total_episodes")
+    if type(claimed) is not int:
+        raise DataError(
+            f"total_episodes in the metadata of a Minari dataset is a whole number. {data} has "
+            f"{str(claimed)[:40]!r}. Download or write it again."
+        )
+    present = _episodes_stored(data)
+    if claimed > present:
+        raise DataError(
+            f"A Minari dataset holds the episodes that its metadata counts. {data} counts "
+            f"{claimed} and holds {present}. Download or write it again."
+        )
+
+
+def _episodes_stored(data: Path) -> int:
+    """At most as many as there are; arrays of an HDF5 file are checked on the way."""
     import h5py
 
     main = data / "main_data.hdf5"
     if not main.is_file():
-        return
-    declared = 0
-
-    def visit(name: str, item: Any) -> None:
-        nonlocal declared
-        if isinstance(item, h5py.Dataset):
-            declared += int(np.prod(item.shape or (), dtype=object)) * item.dtype.itemsize
-
+        return sum(1 for _ in data.iterdir())
     with h5py.File(main, "r") as file:
-        file.visititems(visit)
-    check_size(declared, main.stat().st_size, what=str(main))
+        check_tree(file, main)
+        return len(file)
 
 
 def _check_actions(dataset: minari.MinariDataset, path: Path) -> None:
@@ -236,14 +246,15 @@ def _environment(dataset: minari.MinariDataset, width: int) -> EnvironmentSpec |
     spec: EnvSpec | None = dataset.env_spec
     if spec is None:
         return None
-    low, high = dataset.action_space.low, dataset.action_space.high
-    return EnvironmentSpec(
-        id=spec.id,
-        kwargs=dict(spec.kwargs),
-        action_low=tuple(float(value) for value in low),
-        action_high=tuple(float(value) for value in high),
-        max_episode_steps=spec.max_episode_steps,
-        observation_dim=width,
+    return EnvironmentSpec.from_dict(
+        {
+            "id": spec.id,
+            "kwargs": dict(spec.kwargs),
+            "action_low": dataset.action_space.low,
+            "action_high": dataset.action_space.high,
+            "max_episode_steps": spec.max_episode_steps,
+            "observation_dim": width,
+        }
     )
 
 

@@ -42,11 +42,27 @@ class EnvironmentSpec:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of `dataclasses.asdict`, also after a trip through JSON."""
+        """The inverse of `dataclasses.asdict`, also after a trip through JSON.
+
+        Raises:
+            KeyError: If a bound is missing.
+            TypeError: If a field is unknown.
+            ValueError: If a field has another type.
+        """
         bounds: dict[str, Any] = {
-            name: tuple(values[name]) for name in ("action_low", "action_high")
+            name: tuple(float(value) for value in values[name])
+            for name in ("action_low", "action_high")
         }
-        return cls(**{**values, **bounds})
+        self = cls(**{**values, **bounds})
+        counts = (self.max_episode_steps, self.observation_dim)
+        if (
+            not isinstance(values["id"], str)
+            or not isinstance(values.get("kwargs", {}), Mapping)
+            or not all(count is None or type(count) is int for count in counts)
+            or len(self.action_low) != len(self.action_high)
+        ):
+            raise ValueError("an environment has an id, kwargs, counts and bounds in pairs")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -315,4 +331,11 @@ def _check_episode(number: int, obs: FloatArray, act: FloatArray, rew: FloatArra
 
 def _floating(values: Any) -> FloatArray:
     array = np.asarray(values)
-    return array if np.issubdtype(array.dtype, np.floating) else array.astype(np.float64)
+    if array.dtype.kind not in "fiub":
+        raise DataError(
+            f"Observations, actions and rewards are real numbers. Got {array.dtype}. Convert "
+            "them."
+        )
+    if array.dtype.kind != "f" or array.dtype.itemsize > 8:  # no format has long doubles
+        return array.astype(np.float64)
+    return array

@@ -24,13 +24,18 @@ def validate(trajectories: Trajectories, *, path: str) -> None:
 
     Raises:
         DataError: If a value is NaN or infinite, an episode has fewer than two steps, no
-            episode is complete, an origin is unknown,
-            widths are not the environment's, or an action lies outside
-            its action space.
+            episode is complete, an origin is unknown, widths are zero or not the
+            environment's, or an action lies outside its action space.
     """
     if not trajectories.n_episodes:
         raise DataError(f"A dataset needs at least one episode. {path} has none.")
     _check_lengths(trajectories, path)
+    if not trajectories.observation_dim or not trajectories.action_dim:
+        raise DataError(
+            "Observations and actions need at least one dimension. Those of "
+            f"{path} have {trajectories.observation_dim} and {trajectories.action_dim}. Write "
+            "the dataset again."
+        )
     columns: list[tuple[str, FloatArray, IntArray]] = [
         ("observations", trajectories.observations, trajectories.state_offsets),
         ("actions", trajectories.actions, trajectories.offsets),
@@ -59,8 +64,9 @@ def _check_lengths(trajectories: Trajectories, path: str) -> None:
 
 
 def _check_finite(name: str, array: FloatArray, offsets: IntArray, path: str) -> None:
-    if np.isfinite(array.sum(dtype=np.float64)):
-        return  # any NaN or infinity would have reached the sum
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(array.sum(dtype=np.float64)):
+            return  # any NaN or infinity would have reached the sum
     bad: BoolArray = ~np.isfinite(array)
     rows = np.flatnonzero(bad.any(axis=1) if bad.ndim == 2 else bad)
     if not len(rows):

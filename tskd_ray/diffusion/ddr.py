@@ -25,7 +25,7 @@ from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.data.windows import Windows
 from tskd_ray.diffusion.codec import AbsoluteCodec, Codec, ResidualCodec
 from tskd_ray.diffusion.conditional import ConditionalDiffusion, Example
-from tskd_ray.models.checkpoint import load_model, save_model
+from tskd_ray.models.checkpoint import open_model, save_model
 from tskd_ray.models.fit import fit
 from tskd_ray.progress import Progress, silent
 from tskd_ray.seeding import numpy_rng, torch_rng
@@ -154,23 +154,23 @@ class _Diffuser:
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> Self:
         """Read what `save` wrote."""
-        tensors, config = load_model(folder, cls.kind)
-        teacher = TeacherConfig.model_validate_json(json.dumps(config["teacher"]))
-        diffuser = cls(teacher, config["observation_dim"])
-        diffuser.return_scale_ = config["return_scale"]
-        codec = {
-            k.removeprefix("codec."): v.numpy() for k, v in tensors.items() if "codec." in k
-        }
-        assert isinstance(diffuser.codec, AbsoluteCodec | ResidualCodec)
-        diffuser.codec.restore(codec)
-        network = {
-            k.removeprefix("network."): v
-            for k, v in tensors.items()
-            if k.startswith("network.")
-        }
-        diffuser.model.network.load_state_dict(network)
-        diffuser.model.eval().to(device)
-        return diffuser
+        with open_model(folder, cls.kind) as (tensors, config):
+            teacher = TeacherConfig.model_validate_json(json.dumps(config["teacher"]))
+            diffuser = cls(teacher, config["observation_dim"])
+            diffuser.return_scale_ = config["return_scale"]
+            codec = {
+                k.removeprefix("codec."): v.numpy() for k, v in tensors.items() if "codec." in k
+            }
+            assert isinstance(diffuser.codec, AbsoluteCodec | ResidualCodec)
+            diffuser.codec.restore(codec)
+            network = {
+                k.removeprefix("network."): v
+                for k, v in tensors.items()
+                if k.startswith("network.")
+            }
+            diffuser.model.network.load_state_dict(network)
+            diffuser.model.eval().to(device)
+            return diffuser
 
 
 class TrajectoryDiffuser(_Diffuser):

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tskd_ray.data.hostile import json_file, reading
 from tskd_ray.errors import DataError
 
 if TYPE_CHECKING:
     import torch
 
 FORMAT_VERSION = 1
+_RULE = "A checkpoint is a folder with config.json and model.safetensors."
 
 
 def save_model(
@@ -42,29 +45,29 @@ def save_model(
     _replace(folder / "config.json", (text + "\n").encode())
 
 
-def load_model(folder: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Read a checkpoint's tensors and configuration.
+@contextmanager
+def open_model(
+    folder: Path, kind: str
+) -> Generator[tuple[dict[str, torch.Tensor], dict[str, Any]]]:
+    """A checkpoint's tensors and configuration, to make the model of within the block.
 
     Raises:
-        DataError: If the folder holds no checkpoint of this kind and version.
+        DataError: If the folder holds no checkpoint of this kind and version, or the block
+            fails: for want of a tensor or a setting, or at one of another shape or type.
     """
     from safetensors.torch import load_file
 
-    try:
-        config = json.loads((folder / "config.json").read_text())
-        tensors = load_file(folder / "model.safetensors")
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"A checkpoint is a folder with config.json and model.safetensors. {folder} cannot "
-            f"be read: {error}. Train again, or give another folder."
-        ) from error
-    found = (config.get("kind"), config.get("format_version"))
-    if found != (kind, FORMAT_VERSION):
-        raise DataError(
-            f"Expected a checkpoint of kind {kind!r}, format {FORMAT_VERSION}. {folder} holds "
-            f"kind {found[0]!r}, format {found[1]!r}. Give the folder of a {kind} checkpoint."
-        )
-    return tensors, config
+    with reading(_RULE, folder, "Train again, or give another folder."):
+        config = json_file(folder / "config.json")
+        found = (config.get("kind"), config.get("format_version"))
+        if found != (kind, FORMAT_VERSION):
+            shown = [repr(value)[:40] for value in found]
+            raise DataError(
+                f"Expected a checkpoint of kind {kind!r}, format {FORMAT_VERSION}. {folder} "
+                f"holds kind {shown[0]}, format {shown[1]}. Give the folder of a {kind} "
+                "checkpoint."
+            )
+        yield load_file(folder / "model.safetensors"), config
 
 
 def _replace(path: Path, content: bytes) -> None:

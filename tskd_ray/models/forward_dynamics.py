@@ -18,7 +18,7 @@ from torch.nn.functional import softplus
 from tskd_ray.config.schema import FitConfig
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.models.batches import BatchSampler, gather, hold_out_episodes, steps_of
-from tskd_ray.models.checkpoint import load_model, save_model
+from tskd_ray.models.checkpoint import open_model, save_model
 from tskd_ray.models.fit import fit
 from tskd_ray.models.mlp import BatchedMLP, predict
 from tskd_ray.models.standardizer import Standardizer
@@ -120,13 +120,13 @@ class ForwardDynamics:
         Raises:
             DataError: If it holds no forward dynamics.
         """
-        tensors, config = load_model(folder, KIND)
-        return cls(
-            BatchedMLP.from_tensors(tensors, "network."),
-            Standardizer.from_tensors(tensors, "state"),
-            Standardizer.from_tensors(tensors, "step"),
-            config["metrics"],
-        )
+        with open_model(folder, KIND) as (tensors, config):
+            return cls(
+                BatchedMLP.from_tensors(tensors, "network."),
+                Standardizer.from_tensors(tensors, "state"),
+                Standardizer.from_tensors(tensors, "step"),
+                config["metrics"],
+            )
 
 
 def gaussian_log_density(gaussian: Gaussian, x: FloatArray) -> Float64Array:

@@ -22,7 +22,7 @@ from tskd_ray.models.batches import (
     hold_out_episodes,
     steps_of,
 )
-from tskd_ray.models.checkpoint import load_model, save_model
+from tskd_ray.models.checkpoint import open_model, save_model
 from tskd_ray.models.fit import fit
 from tskd_ray.models.mlp import BatchedMLP, predict
 from tskd_ray.models.standardizer import Standardizer
@@ -115,15 +115,15 @@ class InverseDynamics:
         Raises:
             DataError: If it holds no inverse dynamics.
         """
-        tensors, config = load_model(folder, KIND)
-        return cls(
-            BatchedMLP.from_tensors(tensors, "network."),
-            Standardizer.from_tensors(tensors, "state"),
-            Standardizer.from_tensors(tensors, "step"),
-            tensors["low"].numpy(),
-            tensors["high"].numpy(),
-            config["metrics"],
-        )
+        with open_model(folder, KIND) as (tensors, config):
+            return cls(
+                BatchedMLP.from_tensors(tensors, "network."),
+                Standardizer.from_tensors(tensors, "state"),
+                Standardizer.from_tensors(tensors, "step"),
+                tensors["low"].numpy(),
+                tensors["high"].numpy(),
+                config["metrics"],
+            )
 
 
 def _centre(low: Float32Array, high: Float32Array) -> tuple[Float32Array, Float32Array]:

@@ -78,10 +78,34 @@ class BatchedMLP(nn.Module):
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], prefix: str = "") -> Self:
-        """Rebuild from `tensors()`; shapes tell the architecture."""
+        """Rebuild from `tensors()`; shapes tell the architecture.
+
+        Raises:
+            KeyError: If a layer is incomplete.
+            ValueError: If there is none, or shapes do not fit together.
+        """
         depth = sum(name.startswith(f"{prefix}weights.") for name in tensors)
         weights = [tensors[f"{prefix}weights.{layer}"] for layer in range(depth)]
         biases = [tensors[f"{prefix}biases.{layer}"] for layer in range(depth)]
+        if not depth or not all(
+            weight.ndim == 3 and weight.is_floating_point() for weight in weights
+        ):
+            raise ValueError(f"{prefix}weights must be layers of (members, inputs, outputs)")
+        widths = [weight.shape[1] for weight in weights] + [weights[-1].shape[2]]
+        for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            members = weights[0].shape[0]
+            expected = (
+                (members, widths[layer], widths[layer + 1]),
+                (members, 1, widths[layer + 1]),
+            )
+            if (
+                tuple(weight.shape),
+                tuple(bias.shape),
+            ) != expected or bias.dtype != weight.dtype:
+                raise ValueError(
+                    f"layer {layer} of {prefix} must have weights and biases of shapes "
+                    f"{expected[0]} and {expected[1]}"
+                )
         return cls.from_layers(weights, biases)
 
     @classmethod

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tskd_ray.errors import StageError
-from tskd_ray.models.checkpoint import load_model, save_model
+from tskd_ray.models.checkpoint import open_model, save_model
 from tskd_ray.models.mlp import BatchedMLP
 from tskd_ray.models.standardizer import Standardizer
 from tskd_ray.seeding import numpy_rng
@@ -65,14 +65,17 @@ class Policy:
         Raises:
             DataError: If it holds no policy.
         """
-        tensors, config = load_model(folder, KIND)
-        return cls(
-            BatchedMLP.from_tensors(tensors, "network."),
-            Standardizer.from_tensors(tensors, "observation"),
-            tensors["low"].numpy(),
-            tensors["high"].numpy(),
-            config["details"],
-        )
+        with open_model(folder, KIND) as (tensors, config):
+            network = BatchedMLP.from_tensors(tensors, "network.")
+            observation = Standardizer.from_tensors(tensors, "observation")
+            low, high = (tensors[name].numpy() for name in ("low", "high"))
+            if not (
+                network.n_members == 1
+                and network.widths[0] == len(observation.mean_)
+                and (network.widths[-1],) == low.shape == high.shape
+            ):
+                raise ValueError("network, normalisation and bounds have other widths")
+            return cls(network, observation, low, high, config["details"])
 
 
 def students_forward(network: BatchedMLP, observations: Tensor) -> Tensor:

@@ -43,6 +43,13 @@ class Standardizer:
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Any], prefix: str) -> Self:
-        """Rebuild from `tensors()`."""
+        """Rebuild from `tensors()`.
+
+        Raises:
+            KeyError: If one lacks.
+            ValueError: If they are no two vectors of one length.
+        """
         mean, std = (tensors[f"{prefix}.{name}"].numpy() for name in ("mean", "std"))
+        if mean.ndim != 1 or mean.shape != std.shape:
+            raise ValueError(f"{prefix} has a mean {mean.shape} and an sd {std.shape}")
         return cls(mean.astype(np.float64), std.astype(np.float64))

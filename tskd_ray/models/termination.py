@@ -17,7 +17,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from tskd_ray.config.schema import FitConfig
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.models.batches import BatchSampler, gather, hold_out_episodes
-from tskd_ray.models.checkpoint import load_model, save_model
+from tskd_ray.models.checkpoint import open_model, save_model
 from tskd_ray.models.fit import fit
 from tskd_ray.models.mlp import BatchedMLP, predict
 from tskd_ray.models.standardizer import Standardizer
@@ -145,14 +145,14 @@ class Termination:
         Raises:
             DataError: If it holds no termination classifier.
         """
-        tensors, config = load_model(folder, KIND)
-        return cls(
-            BatchedMLP.from_tensors(tensors, "network.") if config["exists"] else None,
-            Standardizer.from_tensors(tensors, "state"),
-            Standardizer.from_tensors(tensors, "step"),
-            config["threshold"],
-            config["metrics"],
-        )
+        with open_model(folder, KIND) as (tensors, config):
+            return cls(
+                BatchedMLP.from_tensors(tensors, "network.") if config["exists"] else None,
+                Standardizer.from_tensors(tensors, "state"),
+                Standardizer.from_tensors(tensors, "step"),
+                config["threshold"],
+                config["metrics"],
+            )
 
 
 def _split(trajectories: Trajectories, seed: int) -> tuple[BoolArray, BoolArray]:

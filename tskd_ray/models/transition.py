@@ -16,7 +16,7 @@ from torch import Tensor
 from tskd_ray.config.schema import FitConfig
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.models.batches import BatchSampler, gather, hold_out_episodes, steps_of
-from tskd_ray.models.checkpoint import load_model, save_model
+from tskd_ray.models.checkpoint import open_model, save_model
 from tskd_ray.models.fit import fit
 from tskd_ray.models.mlp import BatchedMLP, predict
 from tskd_ray.models.standardizer import Standardizer
@@ -122,13 +122,13 @@ class Transition:
         Raises:
             DataError: If it holds no transition ensemble.
         """
-        tensors, config = load_model(folder, KIND)
-        return cls(
-            BatchedMLP.from_tensors(tensors, "network."),
-            Standardizer.from_tensors(tensors, "inputs"),
-            Standardizer.from_tensors(tensors, "outputs"),
-            config["metrics"],
-        )
+        with open_model(folder, KIND) as (tensors, config):
+            return cls(
+                BatchedMLP.from_tensors(tensors, "network."),
+                Standardizer.from_tensors(tensors, "inputs"),
+                Standardizer.from_tensors(tensors, "outputs"),
+                config["metrics"],
+            )
 
 
 def _table(trajectories: Trajectories) -> tuple[FloatArray, FloatArray]:

@@ -17,7 +17,7 @@ from tskd_ray.config.schema import FitConfig
 from tskd_ray.data.returns import returns_to_go
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.models.batches import BatchSampler, gather
-from tskd_ray.models.checkpoint import load_model, save_model
+from tskd_ray.models.checkpoint import open_model, save_model
 from tskd_ray.models.fit import fit
 from tskd_ray.models.mlp import BatchedMLP, batched_forward, predict
 from tskd_ray.models.standardizer import Standardizer
@@ -134,13 +134,13 @@ class TwinValue:
         Raises:
             DataError: If it holds no value functions.
         """
-        tensors, config = load_model(folder, KIND)
-        return cls(
-            BatchedMLP.from_tensors(tensors, "network."),
-            Standardizer.from_tensors(tensors, "state"),
-            Standardizer.from_tensors(tensors, "output"),
-            config["metrics"],
-        )
+        with open_model(folder, KIND) as (tensors, config):
+            return cls(
+                BatchedMLP.from_tensors(tensors, "network."),
+                Standardizer.from_tensors(tensors, "state"),
+                Standardizer.from_tensors(tensors, "output"),
+                config["metrics"],
+            )
 
 
 def monte_carlo_returns(trajectories: Trajectories, discount: float) -> Float64Array:
