@@ -17,6 +17,8 @@ from tskd_ray.cli.common import InOrder
 from tskd_ray.cli.datasets import data
 from tskd_ray.cli.policies import export_policy
 from tskd_ray.cli.runs import STAGES, config_command, report, run, stage_command
+from tskd_ray.cli.status import status
+from tskd_ray.cli.storages import storage
 from tskd_ray.cli.sweeps import sweep
 from tskd_ray.errors import InputError, StageError, TskdError
 
@@ -78,8 +80,10 @@ COMMANDS = (
     *map(stage_command, STAGES),
     report,
     sweep,
+    status,
     config_command,
     data,
+    storage,
     export_policy,
 )
 for command in COMMANDS:

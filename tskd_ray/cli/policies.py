@@ -31,7 +31,7 @@ def export_policy(run_folder: Path, output: Path | None, as_json: bool) -> None:
     from tskd_ray.models.policy import Policy, export_onnx
 
     folder = run_folder / "policy" if (run_folder / "policy").is_dir() else run_folder
-    if (folder / "run.json").is_file():
+    if any((folder / name).is_file() for name in ("plan.json", "run.json")):
         raise StorageError(
             f"A run has its policy once it is complete. {run_folder} is not. Give the same "
             "settings to `tskd run`, which goes on to the end."

@@ -20,7 +20,6 @@ import hashlib
 import os
 import shutil
 import tempfile
-import time
 import uuid
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,11 +27,12 @@ from pathlib import Path
 from typing import Any
 
 from tskd_ray.errors import StageError, StorageError
+from tskd_ray.pipeline.heartbeat import beating, renew
 from tskd_ray.pipeline.manifest import ArtifactKey, Manifest, Part, artifact_key, id_ranges
 from tskd_ray.pipeline.shards import ShardStore
 from tskd_ray.pipeline.storage import Storage, safe_path, sha256_file
 
-__all__ = ["Artifact", "ArtifactKey", "ArtifactStore", "Attempt", "Leftover", "artifact_key"]
+__all__ = ["Artifact", "ArtifactKey", "ArtifactStore", "Attempt", "artifact_key"]
 
 # Larger parts are checked by size when opened and by hash when asked: reading 2 GB to open it
 # would cost more than most stages that read it.
@@ -65,15 +65,6 @@ class Attempt:
     """Items written so far; compared with those asked for at the commit."""
     artifact: Artifact | None = None
     """Set by the commit: ours, or that of a writer who was faster."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Leftover:
-    """Files of a writer that was killed, or of one that still runs."""
-
-    path: str  # below the root
-    bytes: int
-    idle_seconds: float  # since its newest file was written
 
 
 class ArtifactStore:
@@ -117,6 +108,8 @@ class ArtifactStore:
         for part in manifest.parts:
             size = self.storage.size(f"{manifest.folder}/{part.name}")
             if size != part.bytes:
+                if self.storage.size(f"{key.folder}/manifest.json") is None:
+                    return None  # `tskd storage gc` took it away while we looked
                 raise _damaged(
                     manifest, part, "is missing" if size is None else f"has {size} bytes"
                 )
@@ -191,18 +184,22 @@ class ArtifactStore:
         attempt = Attempt(key=key, folder=folder)
         kept = False
         try:
-            yield attempt
-            attempt.artifact, kept = self._commit(attempt, name, ids)
+            with beating(folder) as descriptor:
+                yield attempt
+                attempt.artifact, kept = self._commit(attempt, name, ids, descriptor)
         finally:
             if root is None or not kept:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _commit(
-        self, attempt: Attempt, name: str, ids: Sequence[int] | None
+        self, attempt: Attempt, name: str, ids: Sequence[int] | None, descriptor: int
     ) -> tuple[Artifact, bool]:
         """The artifact now in the store, and whether it is this attempt's."""
         key = attempt.key
         what = f"artifact {key.stage}/{key.digest[:12]}"
+        # From here on nobody takes it for abandoned, however long its process was suspended.
+        renew(descriptor)
+        _check_same(attempt.folder, descriptor, what)
         manifest = Manifest(
             stage=key.stage,
             key=key.digest,
@@ -220,6 +217,10 @@ class ArtifactStore:
             for part in manifest.parts:
                 target = f"{manifest.folder}/{part.name}"
                 self.storage.upload(attempt.folder / part.name, target)
+            for part in manifest.parts:
+                if self.storage.size(f"{manifest.folder}/{part.name}") != part.bytes:
+                    raise _removed(what)
+        _check_same(attempt.folder, descriptor, what)
         if not self.storage.create(f"{key.folder}/manifest.json", manifest.to_bytes()):
             self.storage.delete(manifest.folder)
             existing = self.find(key)
@@ -287,46 +288,8 @@ class ArtifactStore:
                 self.storage.upload(part, f"runs/{name}/{path}")
         return f"{self.storage.root}/runs/{name}"
 
-    # -- cleaning up -------------------------------------------------------------------
-
-    def leftovers(self) -> list[Leftover]:
-        """Attempts, shards and scratch that no manifest needs.
-
-        A stage that still runs is among them: compare `idle_seconds` before removing.
-        """
-        found: list[Leftover] = []
-        now = time.time()
-        for stage in self._folders("artifacts"):
-            for digest in self._folders(stage):
-                data = self.storage.read(f"{digest}/manifest.json")
-                kept = f"{digest}/{_attempt_of(data)}"
-                for folder in self._folders(digest):
-                    if folder != kept:
-                        size, newest = self._usage(folder)
-                        found.append(
-                            Leftover(
-                                path=folder, bytes=size, idle_seconds=max(0.0, now - newest)
-                            )
-                        )
-        return found
-
-    def remove(self, leftover: Leftover) -> None:
-        """Delete a leftover's files."""
-        self.storage.delete(leftover.path)
-
     def _folders(self, path: str) -> Iterable[str]:
         return (f"{path}/{entry.name}" for entry in self.storage.list(path) if entry.is_folder)
-
-    def _usage(self, path: str) -> tuple[int, float]:
-        """Bytes below a folder, and when the newest of its files was written."""
-        size, newest = 0, 0.0
-        for entry in self.storage.list(path):
-            newest = max(newest, entry.modified)
-            if entry.is_folder:
-                below = self._usage(f"{path}/{entry.name}")
-                size, newest = size + below[0], max(newest, below[1])
-            size += entry.bytes
-        return size, newest
 
 
 def _parts(folder: Path, what: str) -> Iterator[Part]:
@@ -368,13 +331,26 @@ def _damaged(manifest: Manifest, part: Part, what: str) -> StorageError:
     )
 
 
-def _attempt_of(data: bytes | None) -> str | None:
-    if data is None:
-        return None
+def _check_same(folder: Path, descriptor: int, what: str) -> None:
+    """Refuse to publish an attempt that was taken for abandoned and removed.
+
+    A stage that makes its folders anew would go on in another one of the same name, and leave
+    out what it wrote before.
+    """
     try:
-        return Manifest.model_validate_json(data).attempt
-    except ValueError:
-        return None
+        same = os.path.samestat(folder.stat(), os.fstat(descriptor))
+    except OSError:
+        same = False
+    if not same:
+        raise _removed(what)
+
+
+def _removed(what: str) -> StageError:
+    return StageError(
+        f"An attempt must stay in the storage until it is whole. That at {what} was removed "
+        "while it was written. Did `tskd storage gc` run while this process was suspended? Run "
+        "the same command again."
+    )
 
 
 def _make_folder(folder: Path, storage: Storage) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,12 +19,15 @@ from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore
 from tskd_ray.pipeline.cost import Meter
 from tskd_ray.pipeline.execute import ON_GPU, do_node, longest_first
 from tskd_ray.pipeline.graph import ROLES, TEACHER, Node, build_graph
+from tskd_ray.pipeline.heartbeat import RunHeartbeat
 from tskd_ray.pipeline.output import write_run
 from tskd_ray.pipeline.recorded import data_key as _data_key
 from tskd_ray.pipeline.recorded import load_recorded as _recorded
 from tskd_ray.pipeline.recorded import record_data
+from tskd_ray.pipeline.run_files import write_plan
 from tskd_ray.pipeline.spread import fetch
 from tskd_ray.pipeline.stages import TASKS
+from tskd_ray.progress import Progress
 from tskd_ray.report.data import ScoreRow, StageCost
 from tskd_ray.training.select import select
 
@@ -81,12 +84,19 @@ def run(
     if any(node.role == "distill" for node in wanted):
         select(recorded, config.select)  # the baseline's: refuse a bad slack now, not later
     runner = _Runner(config, store, graph, console)
-    missing = runner.missing(wanted)
-    with session(config.compute) if missing else nullcontext():
-        if missing:
-            require_shared_storage(store.storage.root, store.storage.local, config.compute)
-        runner.record_data(recorded)
-        runner.run(wanted)
+    with runner.announced(wanted):
+        missing = runner.missing(wanted)
+        with session(config.compute) if missing else nullcontext():
+            if missing:
+                require_shared_storage(store.storage.root, store.storage.local, config.compute)
+            runner.record_data(recorded)
+            runner.run(wanted)
+        return _write(runner, recorded, meter)
+
+
+def _write(runner: _Runner, recorded: Trajectories, meter: Meter) -> RunResult:
+    """The run's folder, of all that is finished."""
+    config, store, graph = runner.config, runner.store, runner.graph
     # What an earlier, longer command finished belongs to the run as well.
     finished = [node for node in graph.values() if store.find(node.key) is not None]
     runner.note_found(finished)
@@ -103,7 +113,7 @@ def run(
     )
     store.publish_run(config.name)
     for warning in metrics.warnings:
-        console.warn(warning)
+        runner.console.warn(warning)
     return RunResult(folder=folder, table=metrics.scores, report=report)
 
 
@@ -136,6 +146,21 @@ class _Runner:
         self.config, self.store, self.graph, self.console = config, store, graph, console
         self.costs: list[StageCost] = []
         self.done: set[str] = set()
+        self.heartbeat: RunHeartbeat | None = None
+
+    @contextmanager
+    def announced(self, nodes: Sequence[Node]) -> Generator[None]:
+        """Let the storage tell what this command is to do, then how far it is.
+
+        Enter it before looking for artifacts: `tskd storage gc` leaves those that a plan names.
+        """
+        if self.heartbeat is not None:
+            yield
+            return
+        write_plan(self.store.storage, self.config.name, self.graph, nodes)
+        self.heartbeat = RunHeartbeat(self.store.storage, self.config.name)
+        with self.heartbeat:
+            yield
 
     def missing(self, nodes: Sequence[Node]) -> bool:
         """Whether anything is left to do."""
@@ -147,6 +172,10 @@ class _Runner:
 
     def run(self, nodes: Sequence[Node]) -> None:
         """Do `nodes`, which hold all their inputs, in an order that respects those."""
+        with self.announced(nodes):
+            self._run(nodes)
+
+    def _run(self, nodes: Sequence[Node]) -> None:
         found = {node.name for node in nodes if self.store.find(node.key) is not None}
         for node in nodes:
             if node.name in found:
@@ -166,6 +195,7 @@ class _Runner:
             for node in batch:
                 self._note(node, cached=False)
                 self.done.add(node.name)
+            self._heart.ended(node.name for node in batch)
             left = [node for node in left if node.name not in self.done]
 
     def note_found(self, nodes: Sequence[Node]) -> None:
@@ -191,7 +221,7 @@ class _Runner:
                 for node in sorted(nodes, key=longest_first)
             },
             self.config.compute,
-            progress=self.console.progress,
+            progress=self._told,
         )
 
     def _run_spread(self, node: Node) -> None:
@@ -200,8 +230,16 @@ class _Runner:
             config=self.config,
             node=node,
             inputs=self._inputs(node),
-            progress=self.console.progress(node.name),
+            progress=self._told(node.name),
         )
+
+    def _told(self, name: str) -> Progress:
+        return self._heart.listen(name, self.console.progress(name))
+
+    @property
+    def _heart(self) -> RunHeartbeat:
+        assert self.heartbeat is not None, "announced first"
+        return self.heartbeat
 
     def _inputs(self, node: Node) -> dict[str, ArtifactKey]:
         return {name: self.graph[name].key for name in node.inputs}

@@ -59,6 +59,10 @@ class ShardStore:
         """Numbers of the shards that are there and whole; damaged ones are removed."""
         return set(self._whole())
 
+    def kept(self) -> set[int]:
+        """Numbers of the shards that are there, by their names alone: nothing is read."""
+        return set(self._names())
+
     def read(self, shard: int) -> dict[str, npt.NDArray[np.generic]]:
         """The arrays of a finished shard.
 

@@ -12,12 +12,13 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import uuid
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -38,6 +39,16 @@ class Entry:
     bytes: int  # 0 for a folder
     is_folder: bool
     modified: float  # seconds since the epoch; 0 where the store does not tell
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A file, folder or symbolic link at any depth below a folder."""
+
+    path: str  # below the root; any name, also hidden
+    kind: Literal["file", "folder", "link"]
+    bytes: int  # 0 unless a file
+    modified: float | None  # seconds since the epoch; None where the store does not tell
 
 
 def safe_path(path: str) -> str:
@@ -204,6 +215,30 @@ class Storage:
         ]
         return sorted(entries, key=lambda entry: entry.name)
 
+    def tree(self, path: str) -> list[Found]:
+        """All that is below a folder, at any depth; nothing if it does not exist.
+
+        Local symbolic links are told but not followed; if `path` itself is one or leads through
+        one, it is all that is told. What vanishes meanwhile is left out.
+        """
+        filesystem, full = self._at(path)
+        with self._translated("read", path):
+            if self.local is not None:
+                link = _first_link(self.local, path)
+                return [link] if link is not None else list(_local_tree(full, path))
+            selector = fs.FileSelector(full, allow_not_found=True, recursive=True)
+            found = filesystem.get_file_info(selector)
+        start = len(full) - len(path)
+        return [
+            Found(
+                path=info.path[start:],
+                kind="folder" if info.type == fs.FileType.Directory else "file",
+                bytes=int(info.size or 0),
+                modified=None if info.mtime is None else info.mtime.timestamp(),
+            )
+            for info in found
+        ]
+
     def delete(self, path: str) -> None:
         """Remove a file or a folder with all below it; nothing happens if it is not there."""
         filesystem, full = self._at(path)
@@ -241,6 +276,43 @@ def sha256_file(path: Path) -> str:
     """Hex SHA-256 of a local file, read in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _first_link(root: Path, path: str) -> Found | None:
+    """The first component of `path` that is a symbolic link."""
+    parts = path.split("/")
+    for count in range(1, len(parts) + 1):
+        name = "/".join(parts[:count])
+        if (root / name).is_symlink():
+            return Found(path=name, kind="link", bytes=0, modified=None)
+    return None
+
+
+def _local_tree(folder: str, name: str) -> Iterator[Found]:
+    left = [(folder, name)]
+    while left:
+        folder, name = left.pop()
+        with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+            for entry in entries:
+                found = _found(entry, f"{name}/{entry.name}")
+                if found is not None:
+                    yield found
+                    if found.kind == "folder":
+                        left.append((entry.path, found.path))
+
+
+def _found(entry: os.DirEntry[str], path: str) -> Found | None:
+    try:
+        about = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:  # it vanished while we looked
+        return None
+    is_file = stat.S_ISREG(about.st_mode)
+    return Found(
+        path=path,
+        kind="file" if is_file else "folder" if stat.S_ISDIR(about.st_mode) else "link",
+        bytes=about.st_size if is_file else 0,
+        modified=about.st_mtime,
+    )
 
 
 def _fsspec(root: str) -> tuple[Any, str]:

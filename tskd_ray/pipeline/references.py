@@ -1,0 +1,187 @@
+"""Which artifacts the runs and sweeps of a storage refer to, by what their folders say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from tskd_ray.errors import StorageError
+from tskd_ray.pipeline.artifacts import ArtifactStore
+from tskd_ray.pipeline.manifest import Manifest
+from tskd_ray.pipeline.run_files import read_run
+from tskd_ray.pipeline.storage import Storage
+from tskd_ray.report.sweep.data import SweepRecord, TrialRow
+
+
+@dataclass
+class References:
+    """Who needs what."""
+
+    users: dict[str, set[str]] = field(default_factory=dict[str, set[str]])
+    """Digest of an artifact → "runs/quickstart", "sweeps/small"."""
+    unclear: list[str] = field(default_factory=list[str])
+    """Why what is needed is not wholly known, a sentence each."""
+
+    def add(self, user: str, digests: Iterable[str]) -> None:
+        """Note that `user` needs them."""
+        for digest in digests:
+            self.users.setdefault(digest, set()).add(user)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What status and references read of a trial's entry, `trials/<id>.json`."""
+
+    number: int
+    row: TrialRow | None = None  # None until it ended
+    failure: str = ""
+
+
+def find_references(
+    store: ArtifactStore, manifests: Iterable[Manifest], *, now: float, active_seconds: float
+) -> References:
+    """What must be kept for the runs and sweeps that are in the storage.
+
+    Args:
+        store: The storage.
+        manifests: Of all finished artifacts.
+        now: Seconds since the epoch.
+        active_seconds: A sweep that changed within them may be running, and which artifacts
+            its trials use is known when they end.
+    """
+    found = recorded_references(store)
+    storage = sweep_storage(store)
+    for name in folders(storage, "sweeps"):
+        times = [one.modified or 0.0 for one in storage.tree(f"sweeps/{name}")]
+        if now - max(times, default=0.0) < active_seconds and not _ended(storage, name, found):
+            found.unclear.append(
+                f"sweeps/{name} may be running, and what its trials use is known when they end."
+            )
+    _add_marked(store, found, list(manifests))
+    return found
+
+
+def recorded_references(store: ArtifactStore) -> References:
+    """What runs and sweeps name in their folders."""
+    found = References()
+    for name in folders(store.storage, "runs"):
+        try:
+            files = read_run(store.storage, name)
+        except StorageError as error:
+            found.unclear.append(str(error))
+            continue
+        found.add(f"runs/{name}", files.digests)
+        if files.plan is None and files.record is None:
+            found.unclear.append(
+                f"runs/{name} has neither plan.json nor run.json, which name its artifacts. "
+                "Delete it if nobody is writing it."
+            )
+    storage = sweep_storage(store)
+    for name in folders(storage, "sweeps"):
+        rows = [trial.row for trial in _trials(storage, name, found)]
+        record = _record(storage, name, found)
+        rows += [] if record is None else record.trials
+        for row in rows:
+            found.add(f"sweeps/{name}", () if row is None else row.keys.values())
+    return found
+
+
+def sweep_storage(store: ArtifactStore) -> Storage:
+    """Where sweeps' folders are: of a remote storage, on the machine that ran them."""
+    local = store.storage.local is not None
+    return store.storage if local else Storage(str(store.cache))
+
+
+def folders(storage: Storage, path: str) -> list[str]:
+    """Names of the folders directly below."""
+    return [entry.name for entry in storage.list(path) if entry.is_folder]
+
+
+def read_trials(storage: Storage, sweep: str) -> list[Trial]:
+    """Entries of a sweep's trials, by number.
+
+    Raises:
+        StorageError: If one is damaged.
+    """
+    folder = f"sweeps/{sweep}/trials"
+    names = [entry.name for entry in storage.list(folder) if entry.name.endswith(".json")]
+    found = [_parse(storage, f"{folder}/{name}", Trial) for name in names]
+    return sorted((t for t in found if t is not None), key=lambda trial: trial.number)
+
+
+def read_sweep_record(storage: Storage, sweep: str) -> SweepRecord | None:
+    """sweep.json, which is written when all trials have ended.
+
+    Raises:
+        StorageError: If it is damaged.
+    """
+    return _parse(storage, f"sweeps/{sweep}/sweep.json", SweepRecord)
+
+
+def _add_marked(store: ArtifactStore, found: References, manifests: list[Manifest]) -> None:
+    """What trials that have not ended made, and all that it was made from."""
+    names = set(folders(sweep_storage(store), "sweeps"))
+    for manifest in manifests:
+        sweep = str(manifest.info.get("made_for", "")).partition("/")[0]
+        # Of a remote storage, sweeps that other machines ran are not seen here.
+        if sweep in names or (sweep and store.storage.local is None):
+            found.add(f"sweeps/{sweep}", [manifest.key])
+    made_from = {manifest.key: _inputs(manifest) for manifest in manifests}
+    for user in {user for users in found.users.values() for user in users}:
+        left = [digest for digest, users in found.users.items() if user in users]
+        while left:
+            new = {
+                d for d in made_from.get(left.pop(), ()) if user not in found.users.get(d, ())
+            }
+            found.add(user, new)
+            left += new
+
+
+def _inputs(manifest: Manifest) -> list[str]:
+    inputs: Any = manifest.made_from.get("inputs")
+    return [str(value) for value in inputs.values()] if isinstance(inputs, Mapping) else []
+
+
+def _ended(storage: Storage, name: str, found: References) -> bool:
+    """Whether no trial of the sweep is left."""
+    trials = _trials(storage, name, found)
+    return _record(storage, name, found) is not None and all(t.row is not None for t in trials)
+
+
+def _trials(storage: Storage, name: str, found: References) -> list[Trial]:
+    try:
+        return read_trials(storage, name)
+    except StorageError as error:
+        found.unclear.append(str(error))
+        return []
+
+
+def _record(storage: Storage, name: str, found: References) -> SweepRecord | None:
+    try:
+        return read_sweep_record(storage, name)
+    except StorageError as error:
+        found.unclear.append(str(error))
+        return None
+
+
+def _parse(storage: Storage, path: str, kind: type[Any]) -> Any:
+    data = storage.read(path)
+    if data is None:
+        return None
+    try:
+        return _adapter(kind).validate_json(data)
+    except ValidationError as error:
+        first = " ".join(str(error).splitlines()[:3])
+        raise StorageError(
+            f"{path} must be what `tskd sweep` wrote. Got, in {storage.root}: {first}. Run the "
+            "same command again, or delete it."
+        ) from None
+
+
+@cache
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
