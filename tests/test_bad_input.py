@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -107,6 +108,52 @@ def no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
+def bomb() -> None:
+    """A file of kilobytes with arrays of terabytes."""
+    with h5py.File("bomb.hdf5", "w") as file:
+        for name, array in healthy().items():
+            shape = (10**12, *array.shape[1:])
+            chunks = (1024, *array.shape[1:])
+            file.create_dataset(name, shape, "f4", chunks=chunks, compression="gzip")
+
+
+def link() -> None:
+    store("link.hdf5", healthy())
+    with h5py.File("link.hdf5", "a") as file:
+        del file["rewards"]
+        file["rewards"] = h5py.ExternalLink("/etc/hostname", "rewards")
+
+
+def naming_code() -> None:
+    store("code.hdf5", healthy())
+    with h5py.File("code.hdf5", "a") as file:
+        file.attrs["env_id"] = "evil:Env-v0"
+
+
+def minari(name: str, **changes: object) -> None:
+    """In Minari's format; `changes` to its metadata, None to leave out."""
+    from tskd_ray.data.d4rl import read_d4rl
+    from tskd_ray.data.minari_io import write_minari
+
+    store(f"{name}.hdf5", healthy())
+    data = write_minari(read_d4rl(f"{name}.hdf5"), name, dataset_id="a-v0")
+    head = json.loads((data / "metadata.json").read_text()) | changes
+    kept = {key: value for key, value in head.items() if value is not None}
+    (data / "metadata.json").write_text(json.dumps(kept))
+
+
+def linked_twice() -> None:
+    minari("twice")
+    with h5py.File("twice/data/main_data.hdf5", "a") as file:
+        file["episode_5"] = file["episode_0"]
+
+
+def cut_short() -> None:
+    empty_episode()
+    content = Path("empty/part.parquet").read_bytes()
+    Path("cut.parquet").write_bytes(content[: len(content) // 2])
+
+
 @dataclass(frozen=True)
 class Case:
     """How to make the input, and what to say to the command line besides."""
@@ -161,6 +208,23 @@ CASES = {
     "selection keeps too few": Case(settings=("select.slack=0.5",)),
     "storage cannot be written": Case(
         lambda: void(Path("a-file").write_text("in the way")), storage="a-file"
+    ),
+    "configuration without bounds": Case(
+        yaml="data: {environment_kwargs: {a: &a [*a, *a, *a]}}"
+    ),
+    "tag that makes an object": Case(yaml="name: !!python/object/apply:os.system [touch x]"),
+    "number that no float holds": Case(yaml="generate: {target_return: 1e400}"),
+    "file that declares more than it holds": Case(bomb, "bomb.hdf5"),
+    "array in another file": Case(link, "link.hdf5"),
+    "one array under many names": Case(linked_twice, "twice"),
+    "dataset that names a module to import": Case(naming_code, "code.hdf5", environment=None),
+    "dataset that names a function to call": Case(
+        lambda: minari("spaceless", observation_space=None, action_space=None), "spaceless"
+    ),
+    "episodes that are not there": Case(lambda: minari("lies", total_episodes=10**12), "lies"),
+    "damaged file": Case(cut_short, "cut.parquet"),
+    "no dimensions": Case(
+        lambda: changed("flat.hdf5", actions=np.zeros((N, 0))), "flat.hdf5", environment=None
     ),
     "no GPU on this machine": Case(
         settings=("compute.device=cuda", "select.minimum_episodes=1"), patch=no_cuda

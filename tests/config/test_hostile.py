@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fuzz.targets import OVERRIDES, TARGETS, attempt
+from fuzzing.targets import OVERRIDES, TARGETS, attempt
 from tskd_ray.config.load import config_to_yaml, load_config
 from tskd_ray.config.schema import Config
 from tskd_ray.errors import ConfigError

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fuzz.targets import TARGETS, attempt, recorded
+from fuzzing.targets import TARGETS, attempt, recorded
 from tskd_ray.data.arrays import load_arrays, save_arrays
 from tskd_ray.data.columnar import to_table, write_parquet
 from tskd_ray.data.d4rl import write_d4rl

@@ -100,6 +100,17 @@ def test_nothing_is_written_outside_the_folder(
     assert not (tmp_path / "minari").exists()
 
 
+def test_a_relative_folder_is_written_too(
+    tmp_path: Path,
+    make_trajectories: Make,
+    assert_same: Same,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert write_minari(make_trajectories(), "d", dataset_id="x-v0") == Path("d/data")
+    assert_same(read_minari("d"), make_trajectories())
+
+
 def test_a_full_folder_is_refused(tmp_path: Path, make_trajectories: Make) -> None:
     write_minari(make_trajectories(), tmp_path, dataset_id="x-v0")
     with pytest.raises(StorageError, match="is not empty"):

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from fuzz.targets import TARGETS, attempt, small_policy
+from fuzzing.targets import TARGETS, attempt, small_policy
 from tskd_ray.errors import DataError
 from tskd_ray.models.policy import Policy
 

@@ -147,7 +147,7 @@ def write_minari(
                 "another folder or empty this one."
             )
         storage = MinariStorage.new(
-            data,
+            data.absolute(),  # a relative one it applies twice
             observation_space=_space(trajectories.observations, (), ()),
             action_space=_space(
                 trajectories.actions,
