@@ -29,6 +29,7 @@ from typing import Any
 from tskd_ray.errors import StageError, StorageError
 from tskd_ray.pipeline.heartbeat import beating, renew
 from tskd_ray.pipeline.manifest import ArtifactKey, Manifest, Part, artifact_key, id_ranges
+from tskd_ray.pipeline.room import told_if_full
 from tskd_ray.pipeline.shards import ShardStore
 from tskd_ray.pipeline.storage import Storage, safe_path, sha256_file
 
@@ -172,7 +173,7 @@ class ArtifactStore:
 
         Raises:
             StageError: If the block wrote nothing, a link, or not exactly `ids`.
-            StorageError: If the storage fails.
+            StorageError: If the storage fails, or is full, also where the block writes itself.
         """
         name = f"attempt-{uuid.uuid4().hex}"
         root = self.storage.local
@@ -184,7 +185,9 @@ class ArtifactStore:
         attempt = Attempt(key=key, folder=folder)
         kept = False
         try:
-            with beating(folder) as descriptor:
+            where = str(folder) if root is None else self.storage.root
+            full = told_if_full(folder, where, f"The result of {key.stage}")
+            with full, beating(folder) as descriptor:
                 yield attempt
                 attempt.artifact, kept = self._commit(attempt, name, ids, descriptor)
         finally:

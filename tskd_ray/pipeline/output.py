@@ -8,14 +8,18 @@ import os
 import platform
 import shutil
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+import numpy as np
 
 from tskd_ray.config.schema import Config
 from tskd_ray.data.arrays import load_arrays
 from tskd_ray.data.minari_io import write_minari
 from tskd_ray.data.trajectories import Trajectories
+from tskd_ray.pipeline.room import require_room, told_if_full
 from tskd_ray.pipeline.summary import build_metrics, build_plots, reference
 from tskd_ray.report.data import (
     Metrics,
@@ -83,7 +87,7 @@ def write_run(
         metrics=metrics,
         plots=build_plots(folders),
     )
-    with _alone(folder):
+    with _alone(folder), told_if_full(folder, str(folder), "The run"):
         save_report_data(data, folder)
         if not complete:
             # A dataset or policy of other settings must not lie beside this record.
@@ -95,6 +99,16 @@ def write_run(
         from tskd_ray.report.html import write_report
 
         return metrics, write_report(folder)
+
+
+def _bytes_in_hdf5(trajectories: Trajectories) -> int:
+    columns = (getattr(trajectories, column.name) for column in fields(trajectories))
+    arrays = sum(column.nbytes for column in columns if isinstance(column, np.ndarray))
+    return arrays + trajectories.n_episodes * _BYTES_OF_AN_EPISODE
+
+
+_BYTES_OF_AN_EPISODE = 32 << 10
+"""Of HDF5's own, measured as 23 KiB."""
 
 
 @contextlib.contextmanager
@@ -121,6 +135,7 @@ def _write_dataset(
         augmented = Trajectories.concatenate([recorded, *new])
     target, fresh = folder / "dataset", folder / ".dataset"
     shutil.rmtree(fresh, ignore_errors=True)
+    require_room(folder, _bytes_in_hdf5(augmented), "The dataset")  # else HDF5 crashes
     write_minari(
         augmented,
         fresh,

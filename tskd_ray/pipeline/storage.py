@@ -14,18 +14,21 @@ import re
 import shutil
 import stat
 import uuid
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
 
 from tskd_ray.errors import StorageError
+from tskd_ray.pipeline.retry import reason, retried
+from tskd_ray.pipeline.room import full, is_full
 
+T = TypeVar("T")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]{0,199}")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _HASH_BLOCK = 1 << 20
@@ -66,7 +69,11 @@ def safe_path(path: str) -> str:
 
 
 class Storage:
-    """The root and what may be done below it. Cheap to make, and to pickle to a worker."""
+    """The root and what may be done below it. Cheap to make, and to pickle to a worker.
+
+    A call that fails for what may pass, such as a lost connection, is made again after a pause;
+    all of them may be. Those that fail for good raise StorageError.
+    """
 
     def __init__(self, root: str) -> None:
         """Name a root without touching it.
@@ -121,7 +128,7 @@ class Storage:
             self.delete(probe)
         except StorageError as error:
             raise StorageError(
-                f"The storage must be writable. Got {self.root}: {_reason(error.__cause__)}. "
+                f"The storage must be writable. Got {self.root}: {reason(error.__cause__)}. "
                 "Choose another with storage=FOLDER, or free it."
             ) from error.__cause__
 
@@ -129,28 +136,36 @@ class Storage:
 
     def read(self, path: str) -> bytes | None:
         """The bytes of one file, or None if it does not exist."""
-        filesystem, full = self._at(path)
-        with self._translated("read", path):
+        filesystem, place = self._at(path)
+
+        def read() -> bytes | None:
             try:
-                with filesystem.open_input_stream(full) as stream:
+                with filesystem.open_input_stream(place) as stream:
                     return stream.read()
             except FileNotFoundError:
+                if _is_there(filesystem, place):
+                    raise ConnectionError("it is there but was not found") from None
                 return None
+
+        return self._done("read", path, read)
 
     def write(self, path: str, data: bytes) -> None:
         """Write one file so that it appears whole or not at all."""
-        filesystem, full = self._at(path)
-        with self._translated("write", path):
+        filesystem, place = self._at(path)
+
+        def write() -> None:
             if self.local is not None:
-                temporary = _beside(Path(full))
+                temporary = _beside(Path(place))
                 try:
                     _write_synced(temporary, data)
-                    temporary.replace(full)
+                    temporary.replace(place)
                 finally:
                     temporary.unlink(missing_ok=True)
                 return
-            with filesystem.open_output_stream(full) as stream:
+            with filesystem.open_output_stream(place) as stream:
                 stream.write(data)
+
+        self._done("write", path, write)
 
     def create(self, path: str, data: bytes) -> bool:
         """Write one file unless it exists; True if the bytes there are now ours.
@@ -163,46 +178,54 @@ class Storage:
         if self.local is None:
             self.write(path, data)
             return self.read(path) == data
-        full = self._at(path)[1]
-        with self._translated("write", path):
-            temporary = _beside(Path(full))
+        place = self._at(path)[1]
+
+        def link() -> bool:
+            temporary = _beside(Path(place))
             try:
                 _write_synced(temporary, data)
-                os.link(temporary, full)  # fails if the name exists, unlike a rename
+                os.link(temporary, place)  # fails if the name exists, unlike a rename
             except FileExistsError:
-                return False
+                # by an earlier try, perhaps: a network file system may lose its answer
+                return Path(place).read_bytes() == data
             finally:
                 temporary.unlink(missing_ok=True)
-        return True
+            return True
+
+        return self._done("write", path, link)
 
     def upload(self, source: Path, path: str) -> None:
         """Copy a local file to `path`."""
-        filesystem, full = self._at(path)
-        with self._translated("write", path):
+        filesystem, place = self._at(path)
+
+        def upload() -> None:
             if self.local is not None:
-                Path(full).parent.mkdir(parents=True, exist_ok=True)
-            fs.copy_files(str(source), full, fs.LocalFileSystem(), filesystem)
+                Path(place).parent.mkdir(parents=True, exist_ok=True)
+            fs.copy_files(str(source), place, fs.LocalFileSystem(), filesystem)
+
+        self._done("write", path, upload)
 
     def download(self, path: str, target: Path) -> None:
         """Copy `path` to a local file."""
-        filesystem, full = self._at(path)
-        with self._translated("read", path):
+        filesystem, place = self._at(path)
+
+        def download() -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
-            fs.copy_files(full, str(target), filesystem, fs.LocalFileSystem())
+            fs.copy_files(place, str(target), filesystem, fs.LocalFileSystem())
+
+        self._done("read", path, download)
 
     def size(self, path: str) -> int | None:
         """Bytes of one file, or None if it is not there."""
-        filesystem, full = self._at(path)
-        with self._translated("read", path):
-            info = filesystem.get_file_info(full)
+        filesystem, place = self._at(path)
+        info = self._done("read", path, lambda: filesystem.get_file_info(place))
         return int(info.size) if info.type == fs.FileType.File else None
 
     def list(self, path: str) -> list[Entry]:
         """What is directly below a folder, by name; nothing if it does not exist."""
-        filesystem, full = self._at(path)
-        with self._translated("read", path):
-            selector = fs.FileSelector(full, allow_not_found=True, recursive=False)
-            found = filesystem.get_file_info(selector)
+        filesystem, place = self._at(path)
+        selector = fs.FileSelector(place, allow_not_found=True, recursive=False)
+        found = self._done("read", path, lambda: filesystem.get_file_info(selector))
         entries = [
             Entry(
                 name=info.base_name,
@@ -221,14 +244,13 @@ class Storage:
         Local symbolic links are told but not followed; if `path` itself is one or leads through
         one, it is all that is told. What vanishes meanwhile is left out.
         """
-        filesystem, full = self._at(path)
-        with self._translated("read", path):
-            if self.local is not None:
-                link = _first_link(self.local, path)
-                return [link] if link is not None else list(_local_tree(full, path))
-            selector = fs.FileSelector(full, allow_not_found=True, recursive=True)
-            found = filesystem.get_file_info(selector)
-        start = len(full) - len(path)
+        filesystem, place = self._at(path)
+        local = self.local
+        if local is not None:
+            return self._done("read", path, lambda: _local_found(local, place, path))
+        selector = fs.FileSelector(place, allow_not_found=True, recursive=True)
+        found = self._done("read", path, lambda: filesystem.get_file_info(selector))
+        start = len(place) - len(path)
         return [
             Found(
                 path=info.path[start:],
@@ -241,19 +263,22 @@ class Storage:
 
     def delete(self, path: str) -> None:
         """Remove a file or a folder with all below it; nothing happens if it is not there."""
-        filesystem, full = self._at(path)
-        with self._translated("delete", path):
+        filesystem, place = self._at(path)
+
+        def delete() -> None:
             if self.local is not None:
-                if Path(full).is_dir() and not Path(full).is_symlink():
-                    shutil.rmtree(full)
+                if Path(place).is_dir() and not Path(place).is_symlink():
+                    shutil.rmtree(place)
                 else:
-                    Path(full).unlink(missing_ok=True)
+                    Path(place).unlink(missing_ok=True)
                 return
-            kind = filesystem.get_file_info(full).type
+            kind = filesystem.get_file_info(place).type
             if kind == fs.FileType.Directory:
-                filesystem.delete_dir(full)
+                filesystem.delete_dir(place)
             elif kind == fs.FileType.File:
-                filesystem.delete_file(full)
+                filesystem.delete_file(place)
+
+        self._done("delete", path, delete)
 
     # -- inside ------------------------------------------------------------------------
 
@@ -261,14 +286,17 @@ class Storage:
         filesystem, base = self._opened
         return filesystem, f"{base}/{safe_path(path)}"
 
-    @contextlib.contextmanager
-    def _translated(self, verb: str, path: str) -> Generator[None]:
+    def _done(self, verb: str, path: str, call: Callable[[], T]) -> T:
+        """What `call()` returns."""
         try:
-            yield
+            return retried(call, f"Storage: {verb} {path}")
         except (OSError, pa.ArrowException) as error:
+            if is_full(error):
+                written = self.root if verb == "write" else "the disk of this machine"
+                raise full(written, self.local, path) from error
             raise StorageError(
-                f"Cannot {verb} {path} in the storage {self.root}: {_reason(error)}. "
-                "Check the folder's rights and free space, then run the same command again."
+                f"Cannot {verb} {path} in the storage {self.root}: {reason(error)}. "
+                "Check the folder's rights, then run the same command again."
             ) from error
 
 
@@ -286,6 +314,11 @@ def _first_link(root: Path, path: str) -> Found | None:
         if (root / name).is_symlink():
             return Found(path=name, kind="link", bytes=0, modified=None)
     return None
+
+
+def _local_found(root: Path, folder: str, name: str) -> list[Found]:
+    link = _first_link(root, name)
+    return [link] if link is not None else list(_local_tree(folder, name))
 
 
 def _local_tree(folder: str, name: str) -> Iterator[Found]:
@@ -323,9 +356,16 @@ def _fsspec(root: str) -> tuple[Any, str]:
     except (ValueError, ImportError) as error:
         raise StorageError(
             "The storage must be a folder or a URI that pyarrow or fsspec can open, such as "
-            f"s3://bucket/folder. Got {root!r}: {_reason(error)}. Correct the scheme."
+            f"s3://bucket/folder. Got {root!r}: {reason(error)}. Correct the scheme."
         ) from error
     return fs.PyFileSystem(fs.FSSpecHandler(filesystem)), str(base)
+
+
+def _is_there(filesystem: Any, place: str) -> bool:
+    """Asked again where it is fsspec that did not find it: that may have been any error."""
+    if not isinstance(filesystem, fs.PyFileSystem):
+        return False
+    return filesystem.get_file_info(place).type == fs.FileType.File
 
 
 def _beside(path: Path) -> Path:
@@ -338,8 +378,3 @@ def _write_synced(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())  # a manifest that survives a power cut must not be empty
-
-
-def _reason(error: BaseException | None) -> str:
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(text).split())
