@@ -255,7 +255,7 @@ def test_it_is_refused_in_one_line_before_any_work(
     case = CASES[name]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
-    monkeypatch.setattr("tskd_ray.pipeline.run.run_tasks", too_late)
+    monkeypatch.setattr("tskd_ray.pipeline.runner.run_tasks", too_late)
     case.patch(monkeypatch)
     store("good.hdf5", healthy())
     case.make()

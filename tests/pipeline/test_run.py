@@ -201,7 +201,7 @@ def test_stages_stop_where_asked_and_only_diffusers_hold_the_gpu(
         on_gpu.update(name for name, task in tasks.items() if task.gpu)
         return run_tasks(tasks, *arguments, **options)
 
-    monkeypatch.setattr("tskd_ray.pipeline.run.run_tasks", run_and_note)
+    monkeypatch.setattr("tskd_ray.pipeline.runner.run_tasks", run_and_note)
     config = tiny_config(tmp_path)
     result = run(config, until="train")
     stages = {path.name for path in (tmp_path / "artifacts").iterdir()}

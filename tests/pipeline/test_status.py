@@ -18,7 +18,7 @@ from pipeline.tiny import result_bytes, tiny_config
 from tskd_ray.console import Console
 from tskd_ray.errors import StageError, StorageError
 from tskd_ray.pipeline import heartbeat as module
-from tskd_ray.pipeline import run as run_module
+from tskd_ray.pipeline import runner as runner_module
 from tskd_ray.pipeline.artifacts import ArtifactStore
 from tskd_ray.pipeline.heartbeat import Heartbeat, RunHeartbeat, Work
 from tskd_ray.pipeline.run import RunResult, run
@@ -305,7 +305,7 @@ def test_plan_and_heartbeat_change_no_byte_of_the_results(
     def nothing(*arguments: Any) -> None:
         pass
 
-    monkeypatch.setattr(run_module, "write_plan", nothing)
+    monkeypatch.setattr(runner_module, "write_plan", nothing)
     monkeypatch.setattr(RunHeartbeat, "_write", nothing)
     quiet = small(tmp_path / "quiet")
     assert not {"plan.json", "heartbeat.json"} & {path.name for path in quiet.iterdir()}

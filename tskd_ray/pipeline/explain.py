@@ -19,7 +19,7 @@ from tskd_ray.pipeline.artifacts import ArtifactStore
 from tskd_ray.pipeline.graph import Node, build_graph
 from tskd_ray.pipeline.hops import resolve_radius
 from tskd_ray.pipeline.recorded import data_key, load_recorded, record_data
-from tskd_ray.pipeline.run import _Runner
+from tskd_ray.pipeline.runner import Runner
 from tskd_ray.pipeline.spread import fetch
 from tskd_ray.pipeline.stages import Work, price_hops
 from tskd_ray.report.explain import write_explanation
@@ -61,8 +61,8 @@ def explain_run(config: Config, *, console: Console | None = None) -> ExplainRes
     recorded = load_recorded(config)
     graph = build_graph(config, data_key(recorded))
     wanted = needed(graph, _NEEDS)
-    runner = _Runner(config, store, graph, console)
-    with session(config.compute):
+    runner = Runner(config, store, graph, console)
+    with session(config.compute), runner.announced(wanted):
         if runner.missing(wanted):
             require_shared_storage(store.storage.root, store.storage.local, config.compute)
         record_data(store, graph["data"].key, recorded)
