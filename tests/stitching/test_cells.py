@@ -159,6 +159,14 @@ def test_a_shard_is_searched_for_states_of_others() -> None:
         assert_exact(points, 1.0, ranks, queries, k=2)
 
 
+def test_many_cells_are_listed_in_the_order_of_their_ranks() -> None:
+    points = np.random.default_rng(4).normal(size=(140_000, 2)).astype(np.float32)
+    assert len(points) > 2 * 64 * 64 * LANES, "marks of cells fill more than two words of marks"
+    queries = queries_of(30, points)
+    found = assert_exact(points, 0.05, range(140_000), queries, k=3)
+    assert (found[:, 0] < 140_000).any()
+
+
 def test_queries_may_come_in_any_order() -> None:
     points = np.random.default_rng(3).normal(size=(3_000, 4))
     cells, space = build_cells(Points(points)), space_of(points, 3_000, 0.4)

@@ -188,9 +188,9 @@ def _shard_states(joined: Trajectories, config: Config) -> int:
     return max(1, int(memory // per_state))
 
 
-_BYTES_PER_DIMENSION = 17
-"""Of a candidate in "cells", the largest structure: its point, in float64 where standardised,
-two copies in float32, and its share of the boxes."""
+_BYTES_PER_DIMENSION = 10
+"""Of a candidate in "cells", the largest structure: two copies in float32, and its share of the
+boxes."""
 
 _BYTES_BESIDES = 64
 """Of a candidate's ranks, distances and place in the index, generously."""

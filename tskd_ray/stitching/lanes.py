@@ -128,14 +128,7 @@ def likely_boxes(
         scale = builder.gep(_data(context, builder, signature, values, 3), [values[4]])
 
         def difference(k: Any) -> Any:
-            at = builder.mul(k, ir.Constant(_INT, 2 * LANES))
-            box_low = _load(builder, start, at)
-            box_high = _load(builder, start, builder.add(at, ir.Constant(_INT, LANES)))
-            middle = _all(builder, builder.load(builder.gep(centre, [k])))
-            gap = _larger(
-                builder, builder.fsub(box_low, middle), builder.fsub(middle, box_high)
-            )
-            gap = _larger(builder, gap, _ZEROS)
+            gap = _box_gap(builder, start, centre, centre, k)
             return builder.fmul(gap, _all(builder, builder.load(builder.gep(scale, [k]))))
 
         return _not_above(builder, difference, values[5], values[6])
@@ -168,13 +161,7 @@ def near_boxes(
         most = builder.gep(_data(context, builder, signature, values, 3), [values[4]])
 
         def difference(k: Any) -> Any:
-            at = builder.mul(k, ir.Constant(_INT, 2 * LANES))
-            box_low = _load(builder, start, at)
-            box_high = _load(builder, start, builder.add(at, ir.Constant(_INT, LANES)))
-            above = _all(builder, builder.load(builder.gep(most, [k])))
-            below = _all(builder, builder.load(builder.gep(least, [k])))
-            gap = _larger(builder, builder.fsub(box_low, above), builder.fsub(below, box_high))
-            return _larger(builder, gap, _ZEROS)
+            return _box_gap(builder, start, least, most, k)
 
         return _not_above(builder, difference, values[5], values[6])
 
@@ -233,6 +220,17 @@ def _all(builder: Any, number: Any) -> Any:
 
 def _larger(builder: Any, a: Any, b: Any) -> Any:
     return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+
+def _box_gap(builder: Any, start: Any, least: Any, most: Any, k: Any) -> Any:
+    """How far each of W boxes is from the box least … most in dimension k; 0 where they meet."""
+    at = builder.mul(k, ir.Constant(_INT, 2 * LANES))
+    box_low = _load(builder, start, at)
+    box_high = _load(builder, start, builder.add(at, ir.Constant(_INT, LANES)))
+    above = _all(builder, builder.load(builder.gep(most, [k])))
+    below = _all(builder, builder.load(builder.gep(least, [k])))
+    gap = _larger(builder, builder.fsub(box_low, above), builder.fsub(below, box_high))
+    return _larger(builder, gap, _ZEROS)
 
 
 def _not_above(builder: Any, difference: Callable[[Any], Any], d: Any, limit: Any) -> Any:
