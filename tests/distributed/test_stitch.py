@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,15 +68,17 @@ def problem(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, HopProblem]
     return folder, made
 
 
-class DiesOnce(SEARCHER):  # type: ignore[misc, valid-type]
-    """Its process is killed in the middle of the second block, once."""
+class InTrouble(SEARCHER):  # type: ignore[misc, valid-type]
+    """Its process is killed, waits for ever or is stopped in the middle of a block, once each."""
 
-    def __call__(self, batch: dict[str, Any]) -> Any:
-        sign = self._folder / "killed"
-        if batch["row"][0] and not sign.exists():
+    def answer(self, batch: dict[str, Any]) -> Any:
+        trouble = {50: "killed", 100: "waits", 150: "stopped"}.get(int(batch["row"][0]))
+        if trouble is not None and not (sign := self._folder / trouble).exists():
             sign.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().__call__(batch)
+            if trouble == "waits":
+                threading.Event().wait()
+            os.kill(os.getpid(), signal.SIGKILL if trouble == "killed" else signal.SIGSTOP)
+        return super().answer(batch)
 
 
 class DiesAlways(SEARCHER):  # type: ignore[misc, valid-type]
@@ -135,18 +138,19 @@ def test_shards_and_subsets_are_decided_the_same(
 
 
 @pytest.mark.ray
-def test_same_decisions_on_ray_with_killed_workers(
+def test_same_decisions_on_ray_with_killed_and_hung_workers(
     problem: tuple[Path, HopProblem],
     three_workers: ComputeConfig,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder, made = problem
     expected = arrays(decide_hops(made))
-    monkeypatch.setattr(stitch, "_Searcher", DiesOnce)
-    decided, cpu_seconds = decide_hops_distributed(folder, three_workers, block=50)
+    monkeypatch.setattr(stitch, "_Searcher", InTrouble)
+    hasty = three_workers.model_copy(update={"hang_timeout": 3.0, "max_attempts": 4})
+    decided, cpu_seconds = decide_hops_distributed(folder, hasty, block=50)
     assert arrays(decided) == expected
     assert cpu_seconds > 0
-    assert (folder / "killed").exists()
+    assert all((folder / trouble).exists() for trouble in ("killed", "waits", "stopped"))
 
 
 @pytest.mark.ray

@@ -1,14 +1,21 @@
-"""Each job once, in order, within the room there is; no cluster."""
+"""Each job once, in order, within the room there is; without a cluster but for lost workers."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tskd_ray.config.schema import ComputeConfig
 from tskd_ray.distributed.outcome import Failure
 from tskd_ray.distributed.workshop import Job, Slots, Workshop
+from tskd_ray.progress import Progress
 
 
 class Bench(Workshop):
@@ -119,3 +126,38 @@ def test_earlier_trials_are_served_first() -> None:
 def test_a_cluster_without_room_gets_a_job_to_wait_for_it() -> None:
     bench = Bench(room=0)
     assert asyncio.run(bench.ensure(CHAIN)) is None
+
+
+def stopped_until(folder: Path, times: int, progress: Progress) -> None:
+    """Hangs the first `times` times."""
+    hung = len(list(folder.iterdir()))
+    if hung < times:
+        (folder / str(hung)).touch()
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+@pytest.mark.ray
+def test_a_job_that_hangs_is_done_again_so_often(
+    tmp_path: Path, three_workers: ComputeConfig
+) -> None:
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+    def fate(attempts: int) -> Failure | None:
+        folder = tmp_path / str(attempts)
+        folder.mkdir()
+        arguments = {"folder": folder, "times": 1}
+        lives = {"hang_timeout": 2.0, "max_attempts": attempts}
+        hasty = three_workers.model_copy(update=lives)
+        hanging = Job(key="k", name="k", function=stopped_until, arguments=arguments)
+        return asyncio.run(Workshop(hasty).ensure([hanging]))
+
+    try:
+        assert fate(2) is None
+        failure = fate(1)
+    finally:
+        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    assert failure is not None
+    assert "k lost its worker 1 times" in failure.summary
+    assert "compute.hang_timeout=2 s" in failure.summary

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from tskd_ray.config.schema import ComputeConfig
+from tskd_ray.distributed.guard import guard
 from tskd_ray.distributed.outcome import Failure, outcome, raise_failure
 from tskd_ray.distributed.session import cluster_nodes, pool_size
 from tskd_ray.errors import StageError
@@ -79,7 +80,9 @@ def decide_hops_distributed(
         asked = np.zeros(len(wanted), dtype=np.int64)
         # Only the block search is matrix products; the others gain nothing from a GPU.
         device = compute.device if problem.shards[number].name == "blocks" else "cpu"
-        ask = _Ask(str(problem_folder), number, dynamics, compute.threads, device)
+        ask = _Ask(
+            str(problem_folder), number, dynamics, compute.threads, device, compute.hang_timeout
+        )
         size = block or _block_size(len(wanted), compute, gpu=device == "cuda")
         places = [rows[start : start + size] for start in range(0, len(rows), size)]
         for table in answers(ask, wanted, places, compute):
@@ -123,6 +126,7 @@ class _Ask(NamedTuple):
     dynamics: bool
     threads: int
     device: str
+    hang_timeout: float
 
 
 def _in_process(
@@ -130,7 +134,7 @@ def _in_process(
 ) -> Iterator[Any]:
     searcher = _Searcher(ask)
     for rows in places:
-        yield searcher({"row": rows, "transition": wanted[rows]})
+        yield searcher.answer({"row": rows, "transition": wanted[rows]})
 
 
 class _Searcher:
@@ -141,6 +145,11 @@ class _Searcher:
         self._problem: HopProblem | None = None
 
     def __call__(self, batch: dict[str, Any]) -> Any:
+        with guard(self._ask.hang_timeout).at_work():
+            return self.answer(batch)
+
+    def answer(self, batch: dict[str, Any]) -> Any:
+        """What was found, as a table; unguarded, for a process that is no worker."""
         before = time.process_time()
         rows = np.asarray(batch["row"])
         part = outcome(lambda: self._search(np.asarray(batch["transition"])))
@@ -162,9 +171,13 @@ class _Searcher:
         # opened here, not at birth: Ray Data would take a bad folder for a lost actor
         opened = self._problem
         self._problem = opened or HopProblem.open(self._folder, device=self._ask.device)
-        _, shard, dynamics, threads, _ = self._ask
+        ask = self._ask
         return search_shard(
-            self._problem, shard, transitions, dynamics=dynamics, threads=threads
+            self._problem,
+            ask.shard,
+            transitions,
+            dynamics=ask.dynamics,
+            threads=ask.threads,
         )
 
 
@@ -196,8 +209,10 @@ def _on_ray(
         except RayError as error:
             raise StageError(
                 f"Ray Data lost workers in the hop decisions ({type(error).__name__}) in each "
-                f"of {compute.max_attempts} attempts. Is the memory short? Run the same "
-                "command again, with fewer workers or a larger compute.max_attempts."
+                f"of {compute.max_attempts} attempts. Is the memory short, or does a worker "
+                f"hang, so that it is killed after compute.hang_timeout="
+                f"{compute.hang_timeout:g} s? Run the same command again, with fewer workers "
+                "or a larger compute.max_attempts."
             ) from error
 
 

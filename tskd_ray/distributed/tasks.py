@@ -77,7 +77,7 @@ def call_task(task: Task, threads: int, progress: Progress = silent) -> Any:
         return outcome(lambda: task.function(**task.arguments, progress=progress))
 
 
-def _call_guarded(task: Task, compute: ComputeConfig, progress: Progress) -> Any:
+def call_guarded(task: Task, compute: ComputeConfig, progress: Progress = silent) -> Any:
     """The same in a worker, which is killed if it hangs."""
     with guard(compute.hang_timeout).at_work():
         return call_task(task, compute.threads, progress)
@@ -106,7 +106,7 @@ def _run_on_ray(
         attempts[name] += 1
         gpus = compute.gpus_per_worker if tasks[name].gpu and compute.device == "cuda" else 0
         # no retries by Ray: it would retry running out of memory for ever
-        call = remote(num_cpus=compute.threads, num_gpus=gpus, max_retries=0)(_call_guarded)
+        call = remote(num_cpus=compute.threads, num_gpus=gpus, max_retries=0)(call_guarded)
         reference = call.remote(tasks[name], compute, _Teller(hub, name))
         running[reference] = name, time.monotonic()
 

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tskd_ray.config.schema import ComputeConfig
-from tskd_ray.distributed.outcome import Failure
+from tskd_ray.distributed.outcome import Failure, perhaps_hung
 from tskd_ray.distributed.session import cluster_nodes, worker_slots
-from tskd_ray.distributed.tasks import Task, call_task
+from tskd_ray.distributed.tasks import Task, call_guarded
 from tskd_ray.errors import StageError
 
 _RECOUNT_SECONDS = 2.0
@@ -139,19 +139,21 @@ class Workshop:
             num_cpus=0 if job.workers else compute.threads,
             num_gpus=compute.gpus_per_worker if job.gpu and compute.device == "cuda" else 0,
             max_retries=0,
-        )(call_task)
+        )(call_guarded)
         lost: Exception | None = None
+        why = ""
         for _ in range(compute.max_attempts):
+            since = time.monotonic()
             try:
-                result = await call.remote(task, compute.threads)
+                result = await call.remote(task, compute)
             except RayError as error:
-                lost = error
+                lost, why = error, perhaps_hung(time.monotonic() - since, compute)
             else:
                 return result if isinstance(result, Failure) else None
         reason = type(lost).__name__
         error = StageError(
             f"{job.name} lost its worker {compute.max_attempts} times, the last time by "
-            f"{reason}. Is it out of memory? Run the same command again to resume, or raise "
+            f"{reason}. {why} Run the same command again to resume, or raise "
             "compute.max_attempts."
         )
         return Failure(error=error, summary=str(error), traceback="")
