@@ -69,7 +69,7 @@ def problem(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, HopProblem]
 
 
 class InTrouble(SEARCHER):  # type: ignore[misc, valid-type]
-    """Its process is killed, waits for ever, is stopped: each once, in the middle of a block."""
+    """Its process is killed, waits for ever, is stopped: each once, within a block."""
 
     def answer(self, batch: dict[str, Any]) -> Any:
         trouble = {50: "killed", 100: "waits", 150: "stopped"}.get(int(batch["row"][0]))
