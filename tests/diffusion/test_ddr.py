@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from diffusion.small_teacher import teacher_config, world
 from tskd_ray.config.schema import SamplerConfig
 from tskd_ray.data.windows import Windows
 from tskd_ray.diffusion.ddr import RewardDiffuser, TrajectoryDiffuser
+from tskd_ray.models.arithmetic import Arithmetic
 
 FAST = SamplerConfig(name="ddim", steps=4, guidance=1.5)
 
@@ -102,6 +104,18 @@ def test_training_is_a_function_of_the_seed() -> None:
         )
     assert np.array_equal(plans[0], plans[1])
     assert not np.array_equal(plans[0], plans[2])
+
+
+def test_bfloat16_trains_to_nearly_the_same_loss() -> None:
+    data, curves = world(), []
+    for precision in ("float32", "bfloat16"):
+        diffuser = TrajectoryDiffuser(teacher_config(steps=40), 2)
+        curve = diffuser.fit(data, seed=0, arithmetic=Arithmetic(precision=precision))
+        curves.append(np.array([loss for _, loss in curve]))
+        assert all(p.dtype == torch.float32 for p in diffuser.model.parameters())
+    assert curves[0].tolist() != curves[1].tolist()
+    np.testing.assert_allclose(curves[1][-20:].mean(), curves[0][-20:].mean(), rtol=0.05)
+    np.testing.assert_allclose(curves[1][0], curves[0][0], rtol=0.01)
 
 
 def test_ddr2_learns_the_reward_of_a_step_and_ignores_the_order_of_its_batch() -> None:

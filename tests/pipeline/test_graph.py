@@ -77,6 +77,18 @@ def test_names_places_and_workers_change_no_key(
     assert changed(tmp_path, **section) == set()
 
 
+@pytest.mark.parametrize("section", [{"precision": "bfloat16"}, {"compile": True}])
+def test_arithmetic_of_diffusion_redoes_what_runs_diffusers_and_what_follows(
+    tmp_path: Path, section: dict[str, Any]
+) -> None:
+    everything = set(keys(tiny_config(tmp_path))) - {"data"}
+    assert everything - changed(tmp_path, compute=section) == {
+        "inverse-dynamics", "transition", "termination", "dynamics",
+        "students-recorded", "scores-recorded", "offline-recorded",
+        "students-filtered", "scores-filtered", "offline-filtered",
+    }  # fmt: skip
+
+
 def test_the_seed_and_the_data_change_every_key(tmp_path: Path) -> None:
     everything = set(keys(tiny_config(tmp_path))) - {"data"}
     assert changed(tmp_path, seed=1) == everything

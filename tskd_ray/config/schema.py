@@ -244,7 +244,11 @@ class EvaluateConfig(Section):
 
 
 class ComputeConfig(Section):
-    """Where the work runs. Nothing here changes results but `device` and `threads`."""
+    """Where and how the work runs.
+
+    Only `device`, `threads`, `precision` and `compile` change results: in their last bits, for
+    bfloat16 beyond.
+    """
 
     mode: Literal["ray", "local"] = "ray"
     workers: Annotated[int, Field(ge=0)] = 0
@@ -253,6 +257,11 @@ class ComputeConfig(Section):
     gpus_per_worker: Annotated[float, Field(gt=0, le=1)] = 1.0
     threads: Count = 1
     """Torch threads per worker; also the CPUs that a worker holds."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the diffusion networks' passes; weights and optimiser stay float32."""
+    compile: bool = False
+    """Have torch.compile make kernels for the diffusion networks: minutes at first, for shapes
+    that are then fast."""
     max_attempts: Count = 5
     """Attempts per shard when workers die."""
     ready_timeout: Positive = 300.0

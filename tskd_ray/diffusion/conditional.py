@@ -6,6 +6,7 @@ B batch · H horizon · C channels of a row · K channels of context
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,8 +50,22 @@ class ConditionalDiffusion(nn.Module):
         self.alpha_bar = cosine_alpha_bar(diffusion_steps)
         self.prediction, self.clip, self.channels = prediction, clip, channels
 
-    def loss(self, example: Example, dropout: float, rng: torch.Generator) -> Tensor:
-        """Weighted mean squared error of the prediction (eq. 6), a scalar."""
+    def loss(
+        self,
+        example: Example,
+        dropout: float,
+        rng: torch.Generator,
+        network: Callable[..., Tensor] | None = None,
+    ) -> Tensor:
+        """Weighted mean squared error of the prediction (eq. 6), a scalar.
+
+        Args:
+            example: B windows.
+            dropout: Probability that a window's condition is left out.
+            rng: Draws noise levels, noise and dropout.
+            network: How to call the network; default: as it is. See `Arithmetic.forward`.
+        """
+        network = network or self.network
         device = next(self.parameters()).device
         x0 = torch.from_numpy(example.rows)
         batch = len(x0)
@@ -62,7 +77,7 @@ class ConditionalDiffusion(nn.Module):
         x = signal * x0 + noise * epsilon
         x = torch.where(torch.as_tensor(example.clamped), x0, x)
         target = epsilon if self.prediction == "noise" else signal * epsilon - noise * x0
-        predicted = self.network(
+        predicted = network(
             self._with_context(x, torch.from_numpy(example.context)).to(device),
             i.to(device),
             torch.from_numpy(example.condition).to(device),

@@ -25,6 +25,7 @@ from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.data.windows import Windows
 from tskd_ray.diffusion.codec import AbsoluteCodec, Codec, ResidualCodec
 from tskd_ray.diffusion.conditional import ConditionalDiffusion, Example
+from tskd_ray.models.arithmetic import Arithmetic
 from tskd_ray.models.checkpoint import open_model, save_model
 from tskd_ray.models.fit import fit
 from tskd_ray.progress import Progress, silent
@@ -85,6 +86,7 @@ class _Diffuser:
         seed: int,
         *,
         device: str = "cpu",
+        arithmetic: Arithmetic | None = None,
         resume: Path | None = None,
         progress: Progress = silent,
     ) -> list[tuple[int, float]]:
@@ -94,6 +96,7 @@ class _Diffuser:
             trajectories: Recorded data.
             seed: Run seed.
             device: "cpu" or "cuda".
+            arithmetic: Of the network's passes; default: float32, not compiled.
             resume: Folder of the training state, see `training.fit.fit`.
             progress: Told as training goes.
         """
@@ -111,13 +114,14 @@ class _Diffuser:
         scaled = (labels / self.return_scale_).astype(np.float32)
         windows = Windows(trajectories, self.settings.horizon + 1)
         fit_settings = self.settings.fit
+        network = (arithmetic or Arithmetic()).forward(self.model.network)
 
         def loss(step: int) -> Tensor:
             rng = numpy_rng(seed, self.kind, "batch", step)
             steps = rng.integers(len(windows), size=fit_settings.batch_size)
             example = self._example(windows, steps, scaled[steps], rng)
             noise = torch_rng(seed, self.kind, "noise", step)
-            return self.model.loss(example, self.config.condition_dropout, noise)
+            return self.model.loss(example, self.config.condition_dropout, noise, network)
 
         self.model.train()
         curve = fit(self.model, loss, fit_settings, resume=resume, progress=progress)

@@ -48,6 +48,9 @@ HOPS = ("radius", "metric", "candidate", "decide")
 TEACHER = ("ddr1", "inverse-dynamics", "transition", "termination")
 """What generation needs."""
 
+DIFFUSION = ("ddr1", "ddr2", "generate", "stitch")
+"""Stages that run diffusion networks."""
+
 BASELINES = ("recorded", "filtered")
 """Students of the recorded data alone: all of it, and what `select` keeps of it."""
 
@@ -156,6 +159,10 @@ class _Graph:
         self.seed = config.seed
         # Arithmetic differs in its last bits between devices and thread counts.
         self.arithmetic = {"device": config.compute.device, "threads": config.compute.threads}
+        # Only where it differs from the default: older artifacts keep their keys.
+        self.diffusion = config.compute.model_dump(
+            include={"precision", "compile"}, exclude_defaults=True
+        )
         self.nodes = {
             "data": Node(
                 name="data", stage="data", role="teacher", config={}, inputs=(), key=data_key
@@ -172,6 +179,8 @@ class _Graph:
     ) -> None:
         stage = stage or name
         plain = {**_plain(settings), **self.arithmetic}
+        if stage in DIFFUSION:
+            plain |= self.diffusion
         key = artifact_key(
             stage,
             code_version=VERSIONS[stage],

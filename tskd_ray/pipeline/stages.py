@@ -74,10 +74,13 @@ def train_ddr2(work: Work) -> None:
 
 
 def _train_diffuser(work: Work, diffuser: Any, recorded: Trajectories) -> None:
+    from tskd_ray.models.arithmetic import Arithmetic
+
     curve = diffuser.fit(
         recorded,
         work.config.seed,
         device=work.config.compute.device,
+        arithmetic=Arithmetic.of(work.config.compute),
         resume=work.scratch,
         progress=work.progress,
     )
