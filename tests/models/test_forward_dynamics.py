@@ -72,7 +72,7 @@ def test_density_is_in_raw_units() -> None:
     np.testing.assert_allclose(
         other.log_density(s * 1000.0, s2 * 1000.0),
         one.log_density(s, s2) - 2 * np.log(1000.0),
-        atol=0.1,
+        atol=0.3,  # rounding differs, and training amplifies it; a forgotten log 1000 is 7
     )
 
 

@@ -24,6 +24,30 @@ def test_a_batched_network_is_its_members_one_by_one() -> None:
         torch.testing.assert_close(together[member], alone)
 
 
+@pytest.mark.parametrize("widths", [(5, 16, 12, 3), (4, 7), (3, 9, 11)])
+def test_gradients_by_hand_are_those_of_autograd(widths: tuple[int, ...]) -> None:
+    network = BatchedMLP(widths[0], widths[-1], widths[1:-1], seed=1, keys=KEYS)
+    rows = torch.randn(4, 10, widths[0] + 1, generator=torch.Generator().manual_seed(0))
+    x = rows[..., 1:].requires_grad_()  # strided, as a slice of a table's rows is
+    weight = torch.randn(4, 10, widths[-1], generator=torch.Generator().manual_seed(1))
+
+    def plain() -> torch.Tensor:
+        hidden = x
+        for layer, (w, b) in enumerate(zip(network.weights, network.biases, strict=True)):
+            hidden = torch.baddbmm(b, torch.relu(hidden) if layer else hidden, w)
+        return hidden
+
+    wanted = [x, *network.parameters()]
+    ours, theirs = (
+        torch.autograd.grad((outputs.sin() * weight).sum(), wanted)
+        for outputs in (network(x), plain())
+    )
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(network(x), plain(), rtol=1e-5, atol=1e-6)
+
+
 def test_each_member_may_see_its_own_batch() -> None:
     network = BatchedMLP(3, 2, (8,), seed=1, keys=KEYS)
     x = torch.randn(4, 6, 3, generator=torch.Generator().manual_seed(0))

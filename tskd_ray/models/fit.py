@@ -6,12 +6,13 @@ import json
 import math
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim.adam import adam
 
 from tskd_ray.config.schema import FitConfig
 from tskd_ray.errors import StageError
@@ -48,28 +49,19 @@ def fit(
         The learning curve: (step, mean loss since the last entry), about 100 entries.
     """
     parameters: list[Tensor] = [p for p in module.parameters() if p.requires_grad]
-    average = [p.detach().clone() for p in parameters]
     device = parameters[0].device
-    optimizer = torch.optim.Adam(
-        parameters, lr=settings.learning_rate, fused=device.type in ("cpu", "cuda")
-    )
-    buffers = list(module.buffers())
+    state = _State(parameters, list(module.buffers()))
     first, curve = 0, list[tuple[int, float]]()
     if resume is not None and (resume / "state.safetensors").exists():
-        first, curve = _restore(resume, parameters, average, buffers, optimizer)
+        first, curve = state.restore(resume)
     every = max(1, settings.steps // 100)
     total = torch.zeros((), device=device)
     since = 0
     saved = time.monotonic()
     for step in range(first, settings.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(settings, step)
         value = loss(step)
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()  # pyright: ignore[reportUnknownMemberType]
-        optimizer.step()
-        with torch.no_grad():
-            torch._foreach_lerp_(average, parameters, 1.0 - settings.ema_decay)  # pyright: ignore
+        gradients = torch.autograd.grad(value, parameters)
+        state.update(gradients, learning_rate(settings, step), settings.ema_decay)
         total += value.detach()
         since += 1
         done = step + 1
@@ -84,13 +76,13 @@ def fit(
             since = 0
             # Only here is no half-summed curve entry pending, so a resume is exact.
             if resume is not None and time.monotonic() - saved > SAVE_EVERY_SECONDS:
-                _save(resume, done, curve, parameters, average, buffers, optimizer)
+                state.save(resume, done, curve)
                 saved = time.monotonic()
         if done % REPORT_EVERY_STEPS == 0 or done == settings.steps:
             latest = {"loss": curve[-1][1]} if curve else {}
             progress(done, settings.steps, **latest)
     with torch.no_grad():
-        torch._foreach_copy_(parameters, average)  # pyright: ignore
+        torch._foreach_copy_(parameters, state.average)  # pyright: ignore
     return curve
 
 
@@ -101,56 +93,72 @@ def learning_rate(settings: FitConfig, step: int) -> float:
     return settings.learning_rate * 0.5 * (1.0 + math.cos(math.pi * step / settings.steps))
 
 
-def _save(
-    folder: Path,
-    step: int,
-    curve: list[tuple[int, float]],
-    parameters: list[Tensor],
-    average: list[Tensor],
-    buffers: list[Tensor],
-    optimizer: torch.optim.Adam,
-) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors: dict[str, Tensor] = {}
-    for number, parameter in enumerate(parameters):
-        state = optimizer.state[parameter]
-        tensors[f"parameter.{number}"] = parameter.detach().contiguous()
-        tensors[f"average.{number}"] = average[number]
-        tensors[f"mean.{number}"] = state["exp_avg"]
-        tensors[f"square.{number}"] = state["exp_avg_sq"]
-    for number, buffer in enumerate(buffers):
-        tensors[f"buffer.{number}"] = buffer.contiguous()
-    # One file holds everything, so that no kill can leave a mixed state behind.
-    header = {"step": str(step), "curve": json.dumps(curve)}
-    # A name of its own: another command may be training the same model.
-    temporary = folder / f".state-{uuid.uuid4().hex}.safetensors"
-    save_file(tensors, temporary, metadata=header)
-    temporary.replace(folder / "state.safetensors")
+class _State:
+    """What training changes: weights, their average, Adam's moments, and the module's buffers.
 
+    `torch.optim.Adam` sorts its parameters anew at each step, a tenth of a small network's
+    time; the function behind it is given the same lists each time.
+    """
 
-def _restore(
-    folder: Path,
-    parameters: list[Tensor],
-    average: list[Tensor],
-    buffers: list[Tensor],
-    optimizer: torch.optim.Adam,
-) -> tuple[int, list[tuple[int, float]]]:
-    from safetensors import safe_open
+    def __init__(self, parameters: list[Tensor], buffers: list[Tensor]) -> None:
+        self.parameters, self.buffers = parameters, buffers
+        self.average = [p.detach().clone() for p in parameters]
+        self._means = [torch.zeros_like(p) for p in parameters]
+        self._squares = [torch.zeros_like(p) for p in parameters]
+        self._steps = [torch.zeros((), device=p.device) for p in parameters]
 
-    path = folder / "state.safetensors"
-    with safe_open(path, framework="pt") as handle:
-        header = handle.metadata()
-        tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-    step = int(header["step"])
-    with torch.no_grad():
-        for number, buffer in enumerate(buffers):
-            buffer.copy_(tensors[f"buffer.{number}"])
-        for number, parameter in enumerate(parameters):
-            parameter.copy_(tensors[f"parameter.{number}"])
-            average[number].copy_(tensors[f"average.{number}"])
-            optimizer.state[parameter] = {
-                "step": torch.tensor(float(step), device=parameter.device),
-                "exp_avg": tensors[f"mean.{number}"].to(parameter.device),
-                "exp_avg_sq": tensors[f"square.{number}"].to(parameter.device),
-            }
-    return step, [(int(at), float(value)) for at, value in json.loads(header["curve"])]
+    @torch.no_grad()
+    def update(self, gradients: Sequence[Tensor], rate: float, decay: float) -> None:
+        """One step of Adam and of the average."""
+        adam(
+            self.parameters,
+            list(gradients),
+            self._means,
+            self._squares,
+            [],
+            self._steps,
+            fused=True,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=rate,
+            weight_decay=0.0,
+            eps=1e-8,
+            maximize=False,
+        )
+        torch._foreach_lerp_(self.average, self.parameters, 1.0 - decay)  # pyright: ignore
+
+    def save(self, folder: Path, step: int, curve: list[tuple[int, float]]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: part.detach().contiguous() for name, part in self._named()}
+        # One file holds everything, so that no kill can leave a mixed state behind.
+        header = {"step": str(step), "curve": json.dumps(curve)}
+        # A name of its own: another command may be training the same model.
+        temporary = folder / f".state-{uuid.uuid4().hex}.safetensors"
+        save_file(tensors, temporary, metadata=header)
+        temporary.replace(folder / "state.safetensors")
+
+    @torch.no_grad()
+    def restore(self, folder: Path) -> tuple[int, list[tuple[int, float]]]:
+        from safetensors import safe_open
+
+        with safe_open(folder / "state.safetensors", framework="pt") as handle:
+            header = handle.metadata()
+            for name, part in self._named():
+                part.copy_(handle.get_tensor(name))
+        step = int(header["step"])
+        for counter in self._steps:
+            counter.fill_(step)
+        return step, [(int(at), float(value)) for at, value in json.loads(header["curve"])]
+
+    def _named(self) -> Iterator[tuple[str, Tensor]]:
+        groups = {
+            "parameter": self.parameters,
+            "average": self.average,
+            "mean": self._means,
+            "square": self._squares,
+            "buffer": self.buffers,
+        }
+        for name, tensors in groups.items():
+            for number, tensor in enumerate(tensors):
+                yield f"{name}.{number}", tensor
