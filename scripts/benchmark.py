@@ -4,6 +4,7 @@
     python scripts/benchmark.py stitch
     python scripts/benchmark.py stitch --dataset gait-hopper-1m
     python scripts/benchmark.py epoch --dataset gait-hopper-1m
+    python scripts/benchmark.py distill
 
 Ratios within one run are what counts; absolute times belong to the machine.
 """
@@ -13,9 +14,9 @@ from __future__ import annotations
 import argparse
 import os
 
-from benchmarks import epoch, stitch
+from benchmarks import distill, epoch, stitch
 
-SUBJECTS = {"stitch": stitch, "epoch": epoch}
+SUBJECTS = {"stitch": stitch, "epoch": epoch, "distill": distill}
 """One file per subject under scripts/benchmarks, with `add_arguments` and `run`."""
 
 
