@@ -5,6 +5,7 @@
     python scripts/benchmark.py stitch --dataset gait-hopper-1m
     python scripts/benchmark.py epoch --dataset gait-hopper-1m
     python scripts/benchmark.py distill
+    python scripts/benchmark.py train
 
 Ratios within one run are what counts; absolute times belong to the machine.
 """
@@ -14,9 +15,9 @@ from __future__ import annotations
 import argparse
 import os
 
-from benchmarks import distill, epoch, stitch
+from benchmarks import distill, epoch, stitch, train
 
-SUBJECTS = {"stitch": stitch, "epoch": epoch, "distill": distill}
+SUBJECTS = {"stitch": stitch, "epoch": epoch, "distill": distill, "train": train}
 """One file per subject under scripts/benchmarks, with `add_arguments` and `run`."""
 
 
