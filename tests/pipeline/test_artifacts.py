@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 from collections.abc import Iterator
@@ -177,6 +178,20 @@ def test_commit_checks_that_ids_are_complete_and_unique(
 def test_an_artifact_needs_a_part(store: ArtifactStore) -> None:
     with pytest.raises(StageError, match="wrote none"), store.attempt(key()):
         pass
+
+
+@pytest.mark.parametrize("place", ["deep/part-0.bin", "deep", ""])
+def test_parts_that_lead_out_of_the_storage_are_not_followed(
+    tmp_path: Path, place: str
+) -> None:
+    store = ArtifactStore(tmp_path / "root")
+    artifact = make(store, key())
+    linked = store.fetch(artifact) / place
+    moved = tmp_path / "elsewhere"
+    linked.rename(moved)
+    linked.symlink_to(moved)
+    with pytest.raises(StorageError, match="is a link"):
+        store.fetch(artifact)
 
 
 def test_links_are_refused(tmp_path: Path) -> None:
@@ -380,10 +395,17 @@ def test_damaged_shards_are_done_again(tmp_path: Path) -> None:
     path = next(tmp_path.rglob("shard-00000001-*"))
     path.write_bytes(path.read_bytes()[:-1])
     (path.parent / "something.else").write_text("")
-    with pytest.raises(StageError, match="Shard 1"):
-        shards.read(1)
+    # whole by its name, but no shard
+    garbage = path.with_name(
+        f"shard-00000002-{hashlib.sha256(b'?').hexdigest()[:16]}.safetensors"
+    )
+    garbage.write_bytes(b"?")
+    for shard in (1, 2):
+        with pytest.raises(StageError, match=f"Shard {shard}"):
+            shards.read(shard)
     assert shards.finished() == {0}
     assert not path.exists()
+    assert not garbage.exists()
 
 
 def test_costs_lie_beside_the_shards_and_outlive_a_kill(store: ArtifactStore) -> None:
@@ -396,6 +418,9 @@ def test_costs_lie_beside_the_shards_and_outlive_a_kill(store: ArtifactStore) ->
     again = store.shards(key())
     assert again.cpu_seconds() == pytest.approx(3.25)
     assert again.finished() == {0, 3}
+    for number, damaged in enumerate((b"[1]", b"{}", b"[", b'{"cpu_seconds": NaN}', b"\xff")):
+        store.storage.write(f"{key().folder}/shards/cost-{7 + number:08d}.json", damaged)
+    assert again.cpu_seconds() == pytest.approx(3.25)
 
 
 def test_who_is_overtaken_ends_well(store: ArtifactStore) -> None:

@@ -7,7 +7,6 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +25,6 @@ from tskd_ray.pipeline.inventory import scan
 from tskd_ray.pipeline.references import find_references
 
 DAY = 24 * HOUR
-
-
-@pytest.fixture(params=["local", "remote"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ArtifactStore]:
-    if request.param == "local":
-        yield ArtifactStore(tmp_path / "root")
-        return
-    yield ArtifactStore(f"dated://{tmp_path.name}", cache=tmp_path / "cache")
-    stores.DatedMemory.store.clear()
 
 
 @pytest.fixture

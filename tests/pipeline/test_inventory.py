@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pipeline import stores
 from pipeline.stores import abandon, age, beat, begin, key, make, node, plan, record, trial
 from tskd_ray.errors import StorageError
 from tskd_ray.pipeline.artifacts import ArtifactStore
@@ -18,15 +16,6 @@ from tskd_ray.pipeline.overview import Overview, open_storage, overview
 from tskd_ray.pipeline.storage import Found
 
 DAY = 24 * 3600.0
-
-
-@pytest.fixture(params=["local", "remote"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ArtifactStore]:
-    if request.param == "local":
-        yield ArtifactStore(tmp_path / "root")
-        return
-    yield ArtifactStore(f"dated://{tmp_path.name}", cache=tmp_path / "cache")
-    stores.DatedMemory.store.clear()
 
 
 def look(store: ArtifactStore) -> Overview:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,15 +27,6 @@ from tskd_ray.progress import silent
 from tskd_ray.report.sweep.data import SweepRecord, TrialRow, write_sweep
 
 DATA, DDR1, GENERATE, SELECT = key("data"), key("ddr1"), key("generate"), key("select")
-
-
-@pytest.fixture(params=["local", "remote"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ArtifactStore]:
-    if request.param == "local":
-        yield ArtifactStore(tmp_path / "root")
-        return
-    yield ArtifactStore(f"dated://{tmp_path.name}", cache=tmp_path / "cache")
-    stores.DatedMemory.store.clear()
 
 
 def planned(store: ArtifactStore, name: str = "mine", asked: int | None = None) -> None:

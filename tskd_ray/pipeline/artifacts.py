@@ -31,7 +31,7 @@ from tskd_ray.pipeline.heartbeat import beating, renew
 from tskd_ray.pipeline.manifest import ArtifactKey, Manifest, Part, artifact_key, id_ranges
 from tskd_ray.pipeline.room import told_if_full
 from tskd_ray.pipeline.shards import ShardStore
-from tskd_ray.pipeline.storage import Storage, safe_path, sha256_file
+from tskd_ray.pipeline.storage import Storage, first_link, safe_path, sha256_file
 
 __all__ = ["Artifact", "ArtifactKey", "ArtifactStore", "Attempt", "artifact_key"]
 
@@ -106,8 +106,7 @@ class ArtifactStore:
         if data is None:
             return None
         manifest = Manifest.from_bytes(data, key=key)
-        for part in manifest.parts:
-            size = self.storage.size(f"{manifest.folder}/{part.name}")
+        for part, size in self._sizes(manifest):
             if size != part.bytes:
                 if self.storage.size(f"{key.folder}/manifest.json") is None:
                     return None  # `tskd storage gc` took it away while we looked
@@ -115,6 +114,18 @@ class ArtifactStore:
                     manifest, part, "is missing" if size is None else f"has {size} bytes"
                 )
         return Artifact(key=key, manifest=manifest)
+
+    def _sizes(self, manifest: Manifest) -> Iterator[tuple[Part, int | None]]:
+        """Bytes of each part as they are in the storage; None if it is not there."""
+        listed: dict[str, int] = {}
+        if self.storage.local is None:  # one request instead of one or two per part
+            found = self.storage.tree(manifest.folder)
+            listed = {one.path: one.bytes for one in found if one.kind == "file"}
+        for part in manifest.parts:
+            path = f"{manifest.folder}/{part.name}"
+            size = listed.get(path)
+            # asked anew, since some file systems remember what they listed
+            yield part, size if size == part.bytes else self.storage.size(path)
 
     def finished(self, stage: str) -> Iterator[Artifact]:
         """All finished artifacts of a stage."""
@@ -131,13 +142,15 @@ class ArtifactStore:
             verify: Check the SHA-256 of every part, not only of those below 16 MiB.
 
         Raises:
-            StorageError: If a part does not have the manifest's bytes.
+            StorageError: If a part does not have the manifest's bytes, or is a link.
         """
         manifest = artifact.manifest
         root = self.storage.local
         if root is not None:
             folder = root / manifest.folder
             for part in manifest.parts:
+                if first_link(folder.parent, f"{folder.name}/{part.name}"):
+                    raise _damaged(manifest, part, "is a link, which may lead anywhere")
                 if verify or part.bytes <= _HASHED_ON_FETCH:
                     _check_part(folder, part, manifest)
             return folder
@@ -220,9 +233,8 @@ class ArtifactStore:
             for part in manifest.parts:
                 target = f"{manifest.folder}/{part.name}"
                 self.storage.upload(attempt.folder / part.name, target)
-            for part in manifest.parts:
-                if self.storage.size(f"{manifest.folder}/{part.name}") != part.bytes:
-                    raise _removed(what)
+            if any(size != part.bytes for part, size in self._sizes(manifest)):
+                raise _removed(what)
         _check_same(attempt.folder, descriptor, what)
         if not self.storage.create(f"{key.folder}/manifest.json", manifest.to_bytes()):
             self.storage.delete(manifest.folder)

@@ -17,16 +17,14 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from pydantic import TypeAdapter
-
 from tskd_ray.errors import StorageError, TskdError
 from tskd_ray.pipeline.storage import Storage
 from tskd_ray.progress import Progress
+from tskd_ray.report.documents import document_adapter
 
 ATTEMPT_SECONDS = 60.0
 RUN_SECONDS = 20.0
@@ -143,7 +141,7 @@ class RunHeartbeat:
 
     def _write(self) -> None:
         beat = replace(self._beat, updated=datetime.now(UTC))
-        data = _adapter().dump_json(beat, indent=1)
+        data = document_adapter(Heartbeat).dump_json(beat, indent=1)
         with contextlib.suppress(StorageError):  # no work fails for want of this
             self.storage.write(self.path, data + b"\n")
 
@@ -171,8 +169,3 @@ def _in_a_line(error: BaseException | None) -> str:
     if isinstance(error, TskdError):
         return " ".join(str(error).split())[:1000]
     return f"unexpected {type(error).__name__}"
-
-
-@cache
-def _adapter() -> TypeAdapter[Heartbeat]:
-    return TypeAdapter(Heartbeat)

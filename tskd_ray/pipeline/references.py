@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
-
-from pydantic import TypeAdapter, ValidationError
 
 from tskd_ray.errors import StorageError
 from tskd_ray.pipeline.artifacts import ArtifactStore
 from tskd_ray.pipeline.manifest import Manifest
 from tskd_ray.pipeline.run_files import read_run
 from tskd_ray.pipeline.storage import Storage
+from tskd_ray.report.documents import parse_document
 from tskd_ray.report.sweep.data import SweepRecord, TrialRow
 
 
@@ -172,16 +170,10 @@ def _parse(storage: Storage, path: str, kind: type[Any]) -> Any:
     data = storage.read(path)
     if data is None:
         return None
-    try:
-        return _adapter(kind).validate_json(data)
-    except ValidationError as error:
-        first = " ".join(str(error).splitlines()[:3])
-        raise StorageError(
-            f"{path} must be what `tskd sweep` wrote. Got, in {storage.root}: {first}. Run the "
-            "same command again, or delete it."
-        ) from None
-
-
-@cache
-def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+    return parse_document(
+        data,
+        kind,
+        where=f"{storage.root}/{path}",
+        writer="tskd sweep",
+        remedy="Run the same command again, or delete it.",
+    )

@@ -12,17 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
-
-from tskd_ray.errors import StorageError
 from tskd_ray.pipeline.graph import VERSIONS, Node
 from tskd_ray.pipeline.heartbeat import Heartbeat, heartbeat_path
 from tskd_ray.pipeline.manifest import ArtifactKey
 from tskd_ray.pipeline.storage import Storage
 from tskd_ray.report.data import RunRecord, StageCost
+from tskd_ray.report.documents import document_adapter, parse_document
 
 RunState = Literal[
     "running", "complete", "partial", "failed", "interrupted", "killed", "unknown"
@@ -130,7 +127,7 @@ def write_plan(
             for node in graph.values()
         ),
     )
-    data = _adapter(RunPlan).dump_json(plan, indent=1)
+    data = document_adapter(RunPlan).dump_json(plan, indent=1)
     storage.write(f"runs/{name}/plan.json", data + b"\n")
 
 
@@ -150,16 +147,7 @@ def read_run(storage: Storage, name: str) -> RunFiles:
 
 def _read(storage: Storage, path: str, kind: type[Any]) -> Any:
     data = storage.read(path)
-    if data is None:
-        return None
-    try:
-        return _adapter(kind).validate_json(data)
-    except ValidationError as error:
-        first = " ".join(str(error).splitlines()[:3])
-        raise StorageError(
-            f"{path.rpartition('/')[2]} must be what `tskd run` wrote. Got {path} in "
-            f"{storage.root}: {first}. Run the same command again to write it anew."
-        ) from None
+    return None if data is None else parse_document(data, kind, where=f"{storage.root}/{path}")
 
 
 def _shards(node: Node) -> int:
@@ -172,8 +160,3 @@ def _stage_of(name: str) -> str:
     """The stage of the node of that name, as "generate" of "generate-2"."""
     fits = (stage for stage in VERSIONS if name == stage or name.startswith(f"{stage}-"))
     return next(fits, name)
-
-
-@cache
-def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)

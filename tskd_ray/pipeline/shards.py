@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -52,8 +53,7 @@ class ShardStore:
     def cpu_seconds(self) -> float:
         """Of all shards that a cost is noted for, whichever command made them."""
         names = [e.name for e in self.storage.list(self.folder) if _COST.fullmatch(e.name)]
-        notes = [self.storage.read(f"{self.folder}/{name}") for name in names]
-        return sum(float(json.loads(note)["cpu_seconds"]) for note in notes if note)
+        return sum(_seconds(self.storage.read(f"{self.folder}/{name}")) for name in names)
 
     def finished(self) -> set[int]:
         """Numbers of the shards that are there and whole; damaged ones are removed."""
@@ -70,9 +70,9 @@ class ShardStore:
             StageError: If it is not there, or damaged.
         """
         for name in self._names().get(shard, []):
-            data = self._intact(name)
-            if data is not None:
-                return decode_arrays(data)
+            arrays = self._intact(name)
+            if arrays is not None:
+                return arrays
         raise StageError(
             f"Shard {shard} of {self.folder} is not finished. Run the command again."
         )
@@ -107,12 +107,23 @@ class ShardStore:
             if whole:
                 yield shard
 
-    def _intact(self, name: str) -> bytes | None:
+    def _intact(self, name: str) -> dict[str, npt.NDArray[np.generic]] | None:
         data = self.storage.read(f"{self.folder}/{name}")
         match = _NAME.fullmatch(name)
         if data is None or match is None:
             return None
-        return data if hashlib.sha256(data).hexdigest().startswith(match[2]) else None
+        if not hashlib.sha256(data).hexdigest().startswith(match[2]):
+            return None
+        return decode_arrays(data)
+
+
+def _seconds(note: bytes | None) -> float:
+    """What a cost's file says; 0 if it is damaged, since no result depends on it."""
+    try:
+        seconds = float(json.loads(note or b"")["cpu_seconds"])
+    except (ValueError, KeyError, TypeError):
+        return 0.0
+    return seconds if math.isfinite(seconds) else 0.0
 
 
 def encode_arrays(arrays: Arrays) -> bytes:
@@ -132,8 +143,12 @@ def encode_arrays(arrays: Arrays) -> bytes:
     return save({name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)})
 
 
-def decode_arrays(data: bytes) -> dict[str, npt.NDArray[np.generic]]:
-    """The inverse of `encode_arrays`."""
+def decode_arrays(data: bytes) -> dict[str, npt.NDArray[np.generic]] | None:
+    """The inverse of `encode_arrays`; None if it did not write that."""
+    from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    return load(data)
+    try:
+        return load(data)
+    except (SafetensorError, KeyError, TypeError, ValueError):  # a dtype that NumPy lacks
+        return None

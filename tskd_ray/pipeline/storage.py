@@ -140,8 +140,9 @@ class Storage:
 
         def read() -> bytes | None:
             try:
-                with filesystem.open_input_stream(place) as stream:
-                    return stream.read()
+                # not a stream, which asks an object store for a hundred kilobytes at a time
+                with filesystem.open_input_file(place) as file:
+                    return file.read()
             except FileNotFoundError:
                 if _is_there(filesystem, place):
                     raise ConnectionError("it is there but was not found") from None
@@ -306,19 +307,18 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _first_link(root: Path, path: str) -> Found | None:
-    """The first component of `path` that is a symbolic link."""
+def first_link(root: Path, path: str) -> str | None:
+    """The path below `root` of the first component of `path` that is a symbolic link."""
     parts = path.split("/")
-    for count in range(1, len(parts) + 1):
-        name = "/".join(parts[:count])
-        if (root / name).is_symlink():
-            return Found(path=name, kind="link", bytes=0, modified=None)
-    return None
+    names = ("/".join(parts[:count]) for count in range(1, len(parts) + 1))
+    return next((name for name in names if (root / name).is_symlink()), None)
 
 
 def _local_found(root: Path, folder: str, name: str) -> list[Found]:
-    link = _first_link(root, name)
-    return [link] if link is not None else list(_local_tree(folder, name))
+    link = first_link(root, name)
+    if link is not None:
+        return [Found(path=link, kind="link", bytes=0, modified=None)]
+    return list(_local_tree(folder, name))
 
 
 def _local_tree(folder: str, name: str) -> Iterator[Found]:

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic import ConfigDict, with_config
 
 from tskd_ray.errors import StorageError
 from tskd_ray.report.agreement import Agreement
+from tskd_ray.report.documents import document_adapter, read_document
 
 Group = Literal["recorded", "generated", "stitched", "selected"]
 _strings_for_nan = with_config(ConfigDict(ser_json_inf_nan="strings"))
@@ -205,7 +205,7 @@ def save_report_data(data: ReportData, folder: Path) -> None:
     """Write run.json, metrics.json and plots.json into `folder`."""
     for name, (file, kind) in _FILES.items():
         indent = None if name == "plots" else 2
-        text = _adapter(kind).dump_json(getattr(data, name), indent=indent)
+        text = document_adapter(kind).dump_json(getattr(data, name), indent=indent)
         (folder / file).write_bytes(text + b"\n")
 
 
@@ -219,26 +219,10 @@ def load_report_data(folder: Path) -> ReportData:
     for name, (file, kind) in _FILES.items():
         path = folder / file
         if path.is_file():
-            found[name] = _read(path, kind)
+            found[name] = read_document(path, kind)
     if "run" not in found:
         raise StorageError(
             f"A run's folder holds run.json. Got {str(folder)!r}, which does not. "
             "Give the folder that `tskd run` named."
         )
     return ReportData(**found)
-
-
-def _read(path: Path, kind: type[Any]) -> Any:
-    try:
-        return _adapter(kind).validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        first = str(error).splitlines()[:3]
-        raise StorageError(
-            f"{path.name} must be what `tskd run` wrote. Got {str(path)!r}: {' '.join(first)}. "
-            "Run the same command again to write it anew."
-        ) from None
-
-
-@cache
-def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)

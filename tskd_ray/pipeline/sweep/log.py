@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic import ConfigDict, with_config
 
 from tskd_ray.config.load_sweep import Point
 from tskd_ray.errors import StorageError
 from tskd_ray.pipeline.sweep.trial import point_id
+from tskd_ray.report.documents import document_adapter, read_document
 from tskd_ray.report.sweep.data import TrialRow
 
 
@@ -52,20 +52,19 @@ class TrialLog:
             StorageError: If an entry is damaged.
         """
         for path in sorted((self.folder / "trials").glob("*.json")):
-            try:
-                self.entries[path.stem] = _adapter().validate_json(path.read_bytes())
-            except (OSError, ValidationError) as error:
-                first = " ".join(str(error).splitlines()[:2])
-                raise StorageError(
-                    f"A trial's entry must be what `tskd sweep` wrote. Got {str(path)!r}: "
-                    f"{first}. Delete it; the trial is then read from its artifacts."
-                ) from None
+            remedy = "Delete it; the trial is then read from its artifacts."
+            self.entries[path.stem] = read_document(
+                path, Entry, writer="tskd sweep", remedy=remedy
+            )
 
     def write(self, entry: Entry) -> None:
         """Keep an entry, whole or not at all."""
         name = point_id(entry.point)
         self.entries[name] = entry
-        _write(self.folder / "trials" / f"{name}.json", _adapter().dump_json(entry, indent=1))
+        _write(
+            self.folder / "trials" / f"{name}.json",
+            document_adapter(Entry).dump_json(entry, indent=1),
+        )
 
     def of(self, point: Point | Mapping[str, Any]) -> Entry | None:
         """The entry of a point."""
@@ -111,8 +110,3 @@ def flat(point: Mapping[str, Any]) -> dict[str, Any]:
                 else value
             )
     return plain
-
-
-@cache
-def _adapter() -> TypeAdapter[Entry]:
-    return TypeAdapter(Entry)

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic import ConfigDict, with_config
 
 from tskd_ray.errors import StorageError
+from tskd_ray.report.documents import document_adapter, read_document
 
 Value = bool | int | float | str | None
 """Of one setting; None where a trial does not have it, as with a conditional setting."""
@@ -109,7 +109,9 @@ def write_sweep(record: SweepRecord, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         parquet.write_table(table, folder / ".trials.parquet")
         csv.write_csv(table, folder / ".trials.csv")
-        (folder / ".sweep.json").write_bytes(_adapter().dump_json(record, indent=1) + b"\n")
+        (folder / ".sweep.json").write_bytes(
+            document_adapter(SweepRecord).dump_json(record, indent=1) + b"\n"
+        )
         for name in ("trials.parquet", "trials.csv", "sweep.json"):
             (folder / f".{name}").replace(folder / name)
     except OSError as error:
@@ -132,14 +134,7 @@ def read_sweep(folder: Path) -> SweepRecord:
             f"A sweep's folder holds sweep.json. Got {str(folder)!r}, which does not. Give the "
             "folder that `tskd sweep` named."
         )
-    try:
-        return _adapter().validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        first = " ".join(str(error).splitlines()[:3])
-        raise StorageError(
-            f"sweep.json must be what `tskd sweep` wrote. Got {str(path)!r}: {first}. Run the "
-            "same command again to write it anew."
-        ) from None
+    return read_document(path, SweepRecord, writer="tskd sweep")
 
 
 def trials_table(record: SweepRecord) -> Any:
@@ -171,8 +166,3 @@ def _uniform(values: Sequence[Value]) -> list[Value]:
     if kinds == {int, float}:
         return [None if value is None else float(value) for value in values]
     return [None if value is None else str(value) for value in values]
-
-
-@cache
-def _adapter() -> TypeAdapter[SweepRecord]:
-    return TypeAdapter(SweepRecord)
