@@ -15,11 +15,13 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.processes import free_ports  # soak.py leads to it
+
 NODES = 2
 """Beside the head."""
 
 _POLL = 0.1
-_OURS = ("ray::_Host", "ray::_call_guarded")
+_OURS = ("ray::_Host", "ray::call_guarded")
 _WORK = (*_OURS, "ray::MapWorker")
 _NO_HELP = (*_WORK, "ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
 
@@ -227,14 +229,3 @@ def own_address() -> str:
     from ray.util import get_node_ip_address
 
     return get_node_ip_address()
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    held = [socket.socket() for _ in range(count)]
-    for one in held:
-        one.bind(("127.0.0.1", 0))
-    ports = [int(one.getsockname()[1]) for one in held]
-    for one in held:
-        one.close()
-    return ports

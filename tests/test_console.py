@@ -79,10 +79,30 @@ def test_json_is_one_object_per_line_on_standard_output() -> None:
     assert [event["event"] for event in events] == [
         "stage", "progress", "stage", "table", "warning", "data",
     ]  # fmt: skip
-    assert events[1]["stage"] == "train"
+    assert [event["stage"] for event in events[:3]] == ["train", "teacher", "train"]
+    assert not any("run" in event for event in events)
     assert (events[1]["done"], events[1]["metrics"]) == (1, {"loss": 0.25})
     assert events[2]["seconds"] == 50.0
     assert events[3]["rows"] == [{"policy": "BC", "score": 1.0}]
+
+
+def test_every_json_line_of_a_run_names_it() -> None:
+    out = io.StringIO()
+    console = Console(mode="json", out=out, run="hopper")
+    with console.stage("train"):
+        console.progress("teacher")(1, 1)
+        console.warn("beware", stage="teacher", shard=3)
+    console.table("Scores", ["policy"], [["BC"]])
+    console.note("a note")
+    events = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [(event["run"], event["stage"], event.get("shard")) for event in events] == [
+        ("hopper", "train", None),
+        ("hopper", "teacher", None),
+        ("hopper", "teacher", 3),
+        ("hopper", "train", None),
+        ("hopper", None, None),
+        ("hopper", None, None),
+    ]
 
 
 def test_a_terminal_gets_bars_that_go_away() -> None:

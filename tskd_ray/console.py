@@ -37,6 +37,7 @@ class Console:
         out: Where tables (and, in "json" mode, everything) go; default: standard output.
         err: Where the rest goes; default: standard error.
         clock: Seconds, monotonic; tests bring their own.
+        run: Name of the run or sweep that all of it is about; in "json" mode in every line.
     """
 
     mode: Mode = "auto"
@@ -44,6 +45,7 @@ class Console:
     out: IO[str] = field(default_factory=lambda: sys.stdout)
     err: IO[str] = field(default_factory=lambda: sys.stderr)
     clock: Callable[[], float] = time.monotonic
+    run: str | None = None
 
     def __post_init__(self) -> None:
         self._stage = ""
@@ -82,10 +84,15 @@ class Console:
         """Something worth knowing."""
         self._tell("note", text)
 
-    def warn(self, text: str) -> None:
-        """Something that may spoil the result; told in every mode."""
+    def warn(self, text: str, **fields: object) -> None:
+        """Something that may spoil the result; told in every mode.
+
+        Args:
+            text: What.
+            fields: What it is about, for programs: `stage`, `shard`.
+        """
         if self.mode == "json":
-            self._tell("warning", text)
+            self._tell("warning", text, **fields)
         elif self._bars is not None:
             self._bars.terminal.print(f"warning: {text}", style="yellow", markup=False)
         else:
@@ -128,7 +135,9 @@ class Console:
         if self.mode == "quiet":
             return
         if self.mode == "json":
-            record = {"event": kind, "stage": self._stage or None, "message": text, **fields}
+            about = {} if self.run is None else {"run": self.run}
+            record = {"event": kind, **about, "stage": self._stage or None, "message": text}
+            record |= fields
             print(json.dumps(record), file=self.out, flush=True)
         elif self._bars is not None:
             self._bars.terminal.print(text, markup=False)
@@ -164,7 +173,8 @@ class _Lines:
             parts.append(f"{duration(left)} left")
         parts += [f"{key} {value:.4g}" for key, value in metrics.items()]
         self.console._tell(
-            "progress", " · ".join(parts), name=self.name, done=done, total=total,
+            "progress", " · ".join(parts),
+            stage=self.name, name=self.name, done=done, total=total,
             rate=round(rate, 4), seconds_left=None if left is None else round(left, 1),
             metrics=metrics,
         )  # fmt: skip

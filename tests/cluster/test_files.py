@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -14,13 +15,16 @@ import jsonschema
 import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.dashboard.modules.reporter.reporter_agent import METRICS_GAUGES
 
 from tskd_ray.cli import cli
 from tskd_ray.config.load import is_override, load_config
+from tskd_ray.distributed.metrics import COUNTERS, GAUGES, LABELS
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "cluster"
 FILES = sorted(path.name for path in FOLDER.iterdir())
+DASHBOARD = "grafana.json"
 LAUNCHERS = [name for name in FILES if name.startswith("launcher-")]
 CLOUDS = ["launcher-aws.yaml", "launcher-gcp.yaml"]
 GUIDE = (ROOT / "docs/cluster.md").read_text()
@@ -62,12 +66,17 @@ def settings_load(words: list[str]) -> None:
 # -- every file ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [name for name in FILES if name in USED_BY])
 def test_each_file_begins_with_the_command_that_uses_it(name: str) -> None:
     lines = (FOLDER / name).read_text().splitlines()
     header = "\n".join(lines[: next(i for i, line in enumerate(lines) if line[:1] != "#")])
     assert USED_BY[name] in header
     assert f"(../cluster/{name})" in GUIDE
+
+
+def test_no_file_is_left_out() -> None:
+    assert sorted([*USED_BY, DASHBOARD]) == FILES
+    assert f"(../cluster/{DASHBOARD})" in GUIDE
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -95,6 +104,11 @@ def test_packages_for_a_cloud_are_pinned_and_come_on_top_of_the_lock(name: str) 
     packages = [line for line in text.splitlines() if line and line[0] != "#"]
     assert len(pins(text)) == len(packages) > 0
     assert not set(pins(text)) & set(LOCK)
+    theirs = pins((ROOT / "tests/requirements-s3.lock").read_text())
+    assert not set(theirs) & set(LOCK)
+    assert all(
+        theirs.get(package, version) == version for package, version in pins(text).items()
+    )
 
 
 # -- launcher --------------------------------------------------------------------------------
@@ -274,3 +288,21 @@ def test_the_image_has_the_lock_the_package_and_no_root() -> None:
     assert "ENV HOME=/home/ray" in text
     assert {"torch", "setuptools"} <= set(LOCK)  # the one is looked up, the other builds
     assert not re.search(r"https?://|==\d", re.sub(r"^#.*", "", text, flags=re.MULTILINE))
+
+
+# -- the dashboard ---------------------------------------------------------------------------
+
+
+def test_the_dashboard_asks_only_for_metrics_that_exist() -> None:
+    dashboard = json.loads((FOLDER / DASHBOARD).read_text())
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    queries += [one["query"] for one in dashboard["templating"]["list"][1:]]
+    asked = {name for query in queries for name in re.findall(r"\bray_\w+", query)}
+    ours = {f"ray_{name}" for name in GAUGES} | {f"ray_{name}_total" for name in COUNTERS}
+    rays = {f"ray_{name}" for name in METRICS_GAUGES}
+    assert asked <= ours | rays
+    assert ours <= asked, "each of ours is shown"
+    labels = {label for query in queries for label in re.findall(r"by \(([^)]*)\)", query)}
+    assert labels == {", ".join(LABELS)}
+    documented = set(re.findall(r"`(ray_tskd_\w+)`", GUIDE))
+    assert documented == ours

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.test_job import Head, head
 from pipeline.sweep.tiny_sweep import tiny_sweep
+from ray_head import Head
 from tskd_ray.report.sweep.data import read_sweep
-
-__all__ = ["head"]
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

@@ -1,9 +1,10 @@
-"""Processes of the tests' own cluster, by what Ray says that they do (Linux: /proc)."""
+"""Processes of the tests' own cluster, by what Ray calls them (Linux: /proc); ports."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from pathlib import Path
 
 
@@ -22,6 +23,17 @@ def below_this_process(title: str) -> list[int]:
         for pid, found in titles.items()
         if found.startswith(title) and os.getpid() in _ancestors(pid, parents)
     ]
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
+    held = [socket.socket() for _ in range(count)]
+    for one in held:
+        one.bind(("127.0.0.1", 0))
+    ports = [int(one.getsockname()[1]) for one in held]
+    for one in held:
+        one.close()
+    return ports
 
 
 def _ancestors(pid: int, parents: dict[int, int]) -> set[int]:

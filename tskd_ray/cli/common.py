@@ -23,20 +23,31 @@ class InOrder(click.Group):
         return list(self.commands)
 
 
-def make_console(*, quiet: bool = False, as_json: bool = False) -> Console:
+def make_console(
+    *, quiet: bool = False, as_json: bool = False, run: str | None = None
+) -> Console:
     """The console that the flags ask for; what our modules log goes there too.
 
     Make it before any work: an unheard warning goes to standard error, past `--json`.
+
+    Args:
+        quiet: Warnings and the result only.
+        as_json: One JSON object per line.
+        run: Name of the run or sweep that it tells of, for those.
     """
     from tskd_ray.console import Console
 
     if quiet and as_json:
         raise ConfigError("--quiet and --json exclude each other. Got both. Leave one out.")
-    console = Console(mode="json" if as_json else "quiet" if quiet else "auto")
+    console = Console(mode="json" if as_json else "quiet" if quiet else "auto", run=run)
     handler, logger = _ToConsole(console), logging.getLogger("tskd_ray")
     logger.addHandler(handler)
     click.get_current_context().call_on_close(lambda: logger.removeHandler(handler))
     return console
+
+
+_FIELDS = ("stage", "shard")
+"""That a module may give its warning as `extra`."""
 
 
 class _ToConsole(logging.Handler):
@@ -47,7 +58,8 @@ class _ToConsole(logging.Handler):
         self.console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.console.warn(record.getMessage())
+        known = {name: getattr(record, name) for name in _FIELDS if hasattr(record, name)}
+        self.console.warn(record.getMessage(), **known)
 
 
 def yaml_mapping(text: str | None) -> dict[str, Any] | None:

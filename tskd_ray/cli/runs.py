@@ -65,7 +65,7 @@ def _run(
     settings: tuple[str, ...], *, quiet: bool, as_json: bool, until: str | None = None
 ) -> None:
     config = _config(settings)
-    console = make_console(quiet=quiet, as_json=as_json)
+    console = make_console(quiet=quiet, as_json=as_json, run=config.name)
     from tskd_ray.pipeline.run import run as run_pipeline
 
     _show_result(console, run_pipeline(config, until=until, console=console))
@@ -119,7 +119,7 @@ def stitch(settings: tuple[str, ...], quiet: bool, as_json: bool, explain: bool)
         _run(settings, quiet=quiet, as_json=as_json, until="stitch")
         return
     config = _config(settings)
-    console = make_console(quiet=quiet, as_json=as_json)
+    console = make_console(quiet=quiet, as_json=as_json, run=config.name)
     from tskd_ray.pipeline.explain import explain_run
     from tskd_ray.report.explain import explain_tables, suggestion_text
 
@@ -150,7 +150,7 @@ def report(settings: tuple[str, ...], quiet: bool, as_json: bool) -> None:
         return
     from tskd_ray.report.html import write_report
 
-    console = make_console(quiet=quiet, as_json=as_json)
+    console = make_console(quiet=quiet, as_json=as_json, run=folder.name)
     _show_paths(console, folder, write_report(folder))
 
 

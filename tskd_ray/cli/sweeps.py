@@ -39,7 +39,7 @@ def sweep(
     from tskd_ray.config.load_sweep import load_sweep
 
     loaded = load_sweep(sweep_file, overrides)
-    console = make_console(quiet=quiet, as_json=as_json)
+    console = make_console(quiet=quiet, as_json=as_json, run=loaded.base.name)
     from tskd_ray.pipeline.artifacts import ArtifactStore
     from tskd_ray.pipeline.sweep.plan import plan_sweep
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from tskd_ray.config.schema import ComputeConfig
 from tskd_ray.distributed.guard import Guard
+from tskd_ray.distributed.metrics import count_lost_worker
 from tskd_ray.distributed.outcome import Failure, outcome, perhaps_hung, raise_failure
 from tskd_ray.distributed.session import cluster_nodes, describe, pool_size
 from tskd_ray.errors import StageError
@@ -68,7 +69,7 @@ def run_pool(
         compute: Workers, CPUs and GPUs of each; attempts per shard; time to load; time after
             which a worker without a sign of life is killed, and so lost.
         on_result: Called in the driver with each shard's id and result, in any order.
-        progress: Told the items done, with `workers` and `lost` so far.
+        progress: Told the items done, with `workers`, those `lost` so far and `shards_left`.
 
     Raises:
         TskdError: What a worker raised, as it is: trying again would not help.
@@ -273,7 +274,7 @@ class _Pool:
 
     def _lose(self, member: _Member, error: Exception) -> None:
         self._drop(member)
-        self._lost += 1
+        self._count_lost()
         # first in flight is what it worked on; the one behind is not to blame
         self._queue.extendleft(shard for _, shard in reversed(member.in_flight))
         reason = type(error).__name__
@@ -287,6 +288,7 @@ class _Pool:
         log.warning(
             "A worker was lost (%s) in shard %d, attempt %d of %d; another takes it.",
             reason, shard.id, self._attempts[shard.id], self._compute.max_attempts,
+            extra={"shard": shard.id},
         )  # fmt: skip
         if self._attempts[shard.id] >= self._compute.max_attempts:
             why = perhaps_hung(time.monotonic() - member.since, self._compute)
@@ -304,7 +306,7 @@ class _Pool:
         for member in list(self._members):
             if member.placed_at and not member.ready and now - member.placed_at > limit:
                 self._drop(member)
-                self._lost += 1
+                self._count_lost()
                 self._count_failed_start(f"not ready after {limit:g} s")
         if any(member.placed_at for member in self._members):
             self._last_placed = now
@@ -331,6 +333,15 @@ class _Pool:
         # a node that is going down refuses for a while
         self._spawn_at = time.monotonic() + min(5.0, 0.1 * 2**self._failed_starts)
 
+    def _count_lost(self) -> None:
+        self._lost += 1
+        count_lost_worker()
+
     def _tell(self) -> None:
-        workers = sum(member.ready for member in self._members)
-        self._progress(self._done, self._items, workers=workers, lost=self._lost)
+        self._progress(
+            self._done,
+            self._items,
+            workers=sum(member.ready for member in self._members),
+            lost=self._lost,
+            shards_left=self._left,
+        )

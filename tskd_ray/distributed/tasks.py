@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from typing import Any
 
 from tskd_ray.config.schema import ComputeConfig
 from tskd_ray.distributed.guard import guard
+from tskd_ray.distributed.metrics import count_lost_worker
 from tskd_ray.distributed.outcome import (
     Failure,
     outcome,
@@ -21,6 +23,7 @@ from tskd_ray.errors import StageError
 from tskd_ray.progress import Progress, silent
 
 _POLL_SECONDS = 0.5
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +124,7 @@ def _run_on_ray(
                 try:
                     result = ray.get(reference)
                 except RayError as error:
+                    count_lost_worker(stage=name)
                     why = perhaps_hung(time.monotonic() - since, compute)
                     _check_attempts(name, attempts[name], compute, error, why)
                     start(name)
@@ -137,6 +141,10 @@ def _run_on_ray(
 def _check_attempts(
     name: str, attempts: int, compute: ComputeConfig, error: Exception, why: str
 ) -> None:
+    log.warning(
+        "Task %s lost its worker (%s), attempt %d of %d.",
+        name, type(error).__name__, attempts, compute.max_attempts, extra={"stage": name},
+    )  # fmt: skip
     if attempts >= compute.max_attempts:
         raise StageError(
             f"Task {name} lost its worker {attempts} times, the last time by "

@@ -133,7 +133,7 @@ def run_trials(
     import ray
 
     name = f"tskd-workshop-{uuid.uuid4().hex}"
-    shop = open_workshop(name, compute)
+    shop = open_workshop(name, compute, plan.name)
     try:
         with _quiet(), _scratch(plan.folder / "scratch") as scratch:
             _fit(objective, search, plan, name, shop, listener, scratch)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tskd_ray.config.schema import ComputeConfig
+from tskd_ray.distributed.metrics import count_lost_worker
 from tskd_ray.distributed.outcome import Failure, perhaps_hung
 from tskd_ray.distributed.session import cluster_nodes, worker_slots
 from tskd_ray.distributed.tasks import Task, call_guarded
@@ -81,8 +82,8 @@ class Slots:
 class Workshop:
     """The actor; asynchronous, so that any number of trials wait at once."""
 
-    def __init__(self, compute: ComputeConfig) -> None:
-        self._compute = compute
+    def __init__(self, compute: ComputeConfig, run: str = "") -> None:
+        self._compute, self._run = compute, run
         self._slots = Slots(self._room)
         self._recount_at, self._counted = 0.0, 1
         self._orders = itertools.count()
@@ -147,6 +148,7 @@ class Workshop:
             try:
                 result = await call.remote(task, compute)
             except RayError as error:
+                count_lost_worker(run=self._run, stage=job.name)
                 lost, why = error, perhaps_hung(time.monotonic() - since, compute)
             else:
                 return result if isinstance(result, Failure) else None
@@ -165,8 +167,14 @@ class Workshop:
         return self._counted
 
 
-def open_workshop(name: str, compute: ComputeConfig) -> Any:
-    """Start the actor under a name by which trials find it; end it with `ray.kill`."""
+def open_workshop(name: str, compute: ComputeConfig, run: str = "") -> Any:
+    """Start the actor under a name by which trials find it; end it with `ray.kill`.
+
+    Args:
+        name: Of the actor.
+        compute: Of its jobs.
+        run: Name of the sweep, for metrics.
+    """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -179,4 +187,4 @@ def open_workshop(name: str, compute: ComputeConfig) -> Any:
         max_restarts=_LIVES,
         max_task_retries=_LIVES,
         scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=True),
-    )(Workshop).remote(compute)
+    )(Workshop).remote(compute, run)

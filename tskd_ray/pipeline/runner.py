@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from tskd_ray.config.schema import Config
 from tskd_ray.console import Console
 from tskd_ray.data.trajectories import Trajectories
+from tskd_ray.distributed.metrics import RunMetrics, doing
 from tskd_ray.distributed.tasks import Task, run_tasks
 from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore
 from tskd_ray.pipeline.execute import ON_GPU, do_node, longest_first
@@ -30,6 +31,7 @@ class Runner:
         self.costs: list[StageCost] = []
         self.done: set[str] = set()
         self.heartbeat: RunHeartbeat | None = None
+        self._metrics = RunMetrics(config.name)
 
     @contextmanager
     def announced(self, nodes: Sequence[Node]) -> Generator[None]:
@@ -42,7 +44,7 @@ class Runner:
             return
         write_plan(self.store.storage, self.config.name, self.graph, nodes)
         self.heartbeat = RunHeartbeat(self.store.storage, self.config.name)
-        with self.heartbeat:
+        with self.heartbeat, self._metrics, doing(self.config.name):
             yield
 
     def missing(self, nodes: Sequence[Node]) -> bool:
@@ -79,6 +81,7 @@ class Runner:
                 self._note(node, cached=False)
                 self.done.add(node.name)
             self._heart.ended(node.name for node in batch)
+            self._metrics.ended(node.name for node in batch)
             left = [node for node in left if node.name not in self.done]
 
     def note_found(self, nodes: Sequence[Node]) -> None:
@@ -117,7 +120,8 @@ class Runner:
         )
 
     def _told(self, name: str) -> Progress:
-        return self._heart.listen(name, self.console.progress(name))
+        told = self._heart.listen(name, self.console.progress(name))
+        return self._metrics.listen(name, told)
 
     @property
     def _heart(self) -> RunHeartbeat:

@@ -10,6 +10,7 @@ from typing import Any
 
 from tskd_ray.config.load_sweep import Sweep
 from tskd_ray.console import Cell, Console
+from tskd_ray.distributed.metrics import RunMetrics
 from tskd_ray.distributed.outcome import Failure
 from tskd_ray.distributed.tune import Metrics
 from tskd_ray.distributed.usage import ProcessTree
@@ -51,8 +52,10 @@ class Tracker:
         self._marginal = 0.0
         self._made = 0
         self._spent = False
-        self._trials = console.progress("trials")
-        self._artifacts = console.progress("artifacts")
+        self._metrics = RunMetrics(tag)
+        self._metrics.__enter__()
+        self._trials = self._metrics.listen("trials", console.progress("trials"))
+        self._artifacts = self._metrics.listen("artifacts", console.progress("artifacts"))
         names = list(plan.sweep.settings.space)
         short = [name.rpartition(".")[2] for name in names]
         shown = short if len(set(short)) == len(short) else names
@@ -78,6 +81,7 @@ class Tracker:
     def close(self) -> None:
         """Stop counting."""
         self._usage.close()
+        self._metrics.__exit__(None, None, None)
 
     # -- told by the trials ------------------------------------------------------------
 
@@ -108,6 +112,7 @@ class Tracker:
 
     def tick(self, made: int, running: Sequence[str]) -> None:
         self._made = max(self._made, made)
+        self._metrics.running(["trials", "artifacts", *running])
         most = max(self.plan.to_make, self._made)
         if most:
             self._artifacts(self._made, most, running=float(len(running)))
