@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from diffusion.small_teacher import UNET
 from tskd_ray.config.schema import SamplerConfig
 from tskd_ray.diffusion.conditional import ConditionalDiffusion, Example
+from tskd_ray.models.ranks import Ranks
 
 B, H, C, K = 5, 4, 3, 2
 
@@ -156,3 +157,21 @@ def sample(
         rngs=[np.random.default_rng(row) for row in range(count)],
         sampler=sampler,
     )
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_the_losses_of_all_parts_add_up_to_that_of_the_batch(size: int) -> None:
+    given = example()
+    diffusion, _ = model("noise", torch.zeros(()))
+    whole = diffusion.loss(given, 0.25, torch.Generator().manual_seed(1))
+    parts = [
+        diffusion.loss(
+            given,
+            0.25,
+            torch.Generator().manual_seed(1),
+            part=Ranks(rank, size).part(len(given.rows)),
+        )
+        for rank in range(size)
+    ]
+    torch.testing.assert_close(torch.stack(parts).sum(), whole)
+    assert len({part.item() for part in parts}) == size

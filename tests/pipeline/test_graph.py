@@ -77,7 +77,9 @@ def test_names_places_and_workers_change_no_key(
     assert changed(tmp_path, **section) == set()
 
 
-@pytest.mark.parametrize("section", [{"precision": "bfloat16"}, {"compile": True}])
+@pytest.mark.parametrize(
+    "section", [{"precision": "bfloat16"}, {"compile": True}, {"training_workers": 2}]
+)
 def test_arithmetic_of_diffusion_redoes_what_runs_diffusers_and_what_follows(
     tmp_path: Path, section: dict[str, Any]
 ) -> None:

@@ -246,13 +246,16 @@ class EvaluateConfig(Section):
 class ComputeConfig(Section):
     """Where and how the work runs.
 
-    Only `device`, `threads`, `precision` and `compile` change results: in their last bits, for
-    bfloat16 beyond.
+    Only `device`, `threads`, `precision`, `compile` and `training_workers` change results: in
+    their last bits, for bfloat16 beyond.
     """
 
     mode: Literal["ray", "local"] = "ray"
     workers: Annotated[int, Field(ge=0)] = 0
     """Generation and stitching workers; 0: as many as the cluster has room for."""
+    training_workers: Count = 1
+    """Processes that train a diffusion model together, each on its part of every batch, by Ray
+    Train: NCCL between GPUs, gloo between CPUs. Each holds as much as a worker does."""
     device: Literal["cpu", "cuda"] = "cpu"
     gpus_per_worker: Annotated[float, Field(gt=0, le=1)] = 1.0
     threads: Count = 1
@@ -270,6 +273,15 @@ class ComputeConfig(Section):
     """Seconds at work without using any processor time, as when it is stopped or waits for a
     lock or a file system that never answers, after which a worker is killed and its shard or
     task tried again. Slow work uses some, and may take as long as it likes."""
+
+    @model_validator(mode="after")
+    def _together_on_ray(self) -> Self:
+        if self.mode == "local" and self.training_workers > 1:
+            raise ValueError(
+                "compute.training_workers above 1 needs compute.mode=ray. Got "
+                f"{self.training_workers} with mode local. Use one of them."
+            )
+        return self
 
 
 class Config(Section):
@@ -300,6 +312,13 @@ class Config(Section):
                     f"{name}.steps cannot exceed the model's diffusion steps. Got "
                     f"{sampler.steps} of {model.diffusion_steps}. Lower the sampler's steps."
                 )
+        batch = min(self.teacher.trajectory.fit.batch_size, self.teacher.reward.fit.batch_size)
+        if self.compute.training_workers > batch:
+            raise ValueError(
+                "compute.training_workers cannot exceed the batch sizes of teacher.trajectory "
+                f"and teacher.reward. Got {self.compute.training_workers} for {batch}. Use "
+                "fewer workers."
+            )
         plan = self.teacher.trajectory.horizon - self.teacher.context
         if self.generate.replan_every > plan:
             raise ValueError(

@@ -56,6 +56,7 @@ class ConditionalDiffusion(nn.Module):
         dropout: float,
         rng: torch.Generator,
         network: Callable[..., Tensor] | None = None,
+        part: slice = slice(None),
     ) -> Tensor:
         """Weighted mean squared error of the prediction (eq. 6), a scalar.
 
@@ -64,9 +65,21 @@ class ConditionalDiffusion(nn.Module):
             dropout: Probability that a window's condition is left out.
             rng: Draws noise levels, noise and dropout.
             network: How to call the network; default: as it is. See `Arithmetic.forward`.
+            part: Windows to compute the loss of. The losses of parts that make up the batch
+                add up to that of the batch: noise and total weight are the batch's.
         """
         network = network or self.network
         device = next(self.parameters()).device
+
+        def there(tensor: Tensor) -> Tensor:
+            tensor = tensor[part]
+            # From pinned memory the copy waits for nothing that the device has yet to do.
+            return (
+                tensor.pin_memory().to(device, non_blocking=True)
+                if device.type == "cuda"
+                else tensor
+            )
+
         x0 = torch.from_numpy(example.rows)
         batch = len(x0)
         i = torch.randint(len(self.alpha_bar), (batch,), generator=rng)
@@ -78,13 +91,13 @@ class ConditionalDiffusion(nn.Module):
         x = torch.where(torch.as_tensor(example.clamped), x0, x)
         target = epsilon if self.prediction == "noise" else signal * epsilon - noise * x0
         predicted = network(
-            self._with_context(x, torch.from_numpy(example.context)).to(device),
-            i.to(device),
-            torch.from_numpy(example.condition).to(device),
-            keep.to(device),
+            there(self._with_context(x, torch.from_numpy(example.context))),
+            there(i),
+            there(torch.from_numpy(example.condition)),
+            there(keep),
         )
-        weight = torch.from_numpy(example.weight).to(device)
-        return (weight * (predicted - target.to(device)) ** 2).sum() / weight.sum()
+        weight = torch.from_numpy(example.weight)
+        return (there(weight) * (predicted - there(target)) ** 2).sum() / weight.sum()
 
     @torch.no_grad()
     def sample(

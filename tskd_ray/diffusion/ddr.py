@@ -28,6 +28,7 @@ from tskd_ray.diffusion.conditional import ConditionalDiffusion, Example
 from tskd_ray.models.arithmetic import Arithmetic
 from tskd_ray.models.checkpoint import open_model, save_model
 from tskd_ray.models.fit import fit
+from tskd_ray.models.ranks import Ranks
 from tskd_ray.progress import Progress, silent
 from tskd_ray.seeding import numpy_rng, torch_rng
 from tskd_ray.types import Float32Array, FloatArray, IntArray
@@ -88,6 +89,7 @@ class _Diffuser:
         device: str = "cpu",
         arithmetic: Arithmetic | None = None,
         resume: Path | None = None,
+        ranks: Ranks | None = None,
         progress: Progress = silent,
     ) -> list[tuple[int, float]]:
         """Train on recorded trajectories; returns the learning curve.
@@ -97,7 +99,8 @@ class _Diffuser:
             seed: Run seed.
             device: "cpu" or "cuda".
             arithmetic: Of the network's passes; default: float32, not compiled.
-            resume: Folder of the training state, see `training.fit.fit`.
+            resume: Folder of the training state, see `models.fit.fit`.
+            ranks: Processes that share each batch; default: this one has it whole.
             progress: Told as training goes.
         """
         with torch.random.fork_rng(devices=[]):
@@ -115,16 +118,19 @@ class _Diffuser:
         windows = Windows(trajectories, self.settings.horizon + 1)
         fit_settings = self.settings.fit
         network = (arithmetic or Arithmetic()).forward(self.model.network)
+        part = slice(None) if ranks is None else ranks.part(fit_settings.batch_size)
 
         def loss(step: int) -> Tensor:
             rng = numpy_rng(seed, self.kind, "batch", step)
             steps = rng.integers(len(windows), size=fit_settings.batch_size)
             example = self._example(windows, steps, scaled[steps], rng)
             noise = torch_rng(seed, self.kind, "noise", step)
-            return self.model.loss(example, self.config.condition_dropout, noise, network)
+            return self.model.loss(example, self.config.condition_dropout, noise, network, part)
 
         self.model.train()
-        curve = fit(self.model, loss, fit_settings, resume=resume, progress=progress)
+        curve = fit(
+            self.model, loss, fit_settings, resume=resume, ranks=ranks, progress=progress
+        )
         self.model.eval()
         return curve
 

@@ -138,6 +138,13 @@ def check_feasible(compute: ComputeConfig, nodes: list[Node]) -> None:
             f"{compute.gpus_per_worker:g} and {compute.threads} CPUs per worker; the cluster "
             f"has {has}. Use compute.device=cpu, or a cluster with GPUs."
         )
+    together = worker_slots(compute, nodes, gpu=compute.device == "cuda")
+    if together < compute.training_workers:
+        raise ResourceError(
+            "compute.training_workers must fit on the cluster at once. Got "
+            f"{compute.training_workers} of {compute.threads} CPUs each; the cluster has "
+            f"{has}, room for {together}. Lower compute.training_workers."
+        )
 
 
 def describe(nodes: list[Node]) -> str:

@@ -6,7 +6,7 @@ import json
 import math
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from torch.optim.adam import adam
 
 from tskd_ray.config.schema import FitConfig
 from tskd_ray.errors import StageError
+from tskd_ray.models.ranks import Ranks
 from tskd_ray.progress import Progress, silent
 
 Loss = Callable[[int], Tensor]
@@ -31,6 +32,7 @@ def fit(
     settings: FitConfig,
     *,
     resume: Path | None = None,
+    ranks: Ranks | None = None,
     progress: Progress = silent,
 ) -> list[tuple[int, float]]:
     """Train `module` in place and leave the averaged weights in it.
@@ -42,7 +44,9 @@ def fit(
             training ends with the same bytes as an undisturbed one.
         settings: Steps, rate, schedule and averaging.
         resume: Folder for the training state (weights, average, Adam's moments); what is there
-            is continued. None: nothing is kept.
+            is continued. None: nothing is kept. With ranks the first one keeps it.
+        ranks: Processes that train these weights together: `loss` then is this one's share,
+            and the loss is their sum.
         progress: Told every `REPORT_EVERY_STEPS` steps.
 
     Returns:
@@ -51,18 +55,25 @@ def fit(
     parameters: list[Tensor] = [p for p in module.parameters() if p.requires_grad]
     device = parameters[0].device
     state = _State(parameters, list(module.buffers()))
+    if ranks is not None and ranks.rank:
+        resume = None
     first, curve = 0, list[tuple[int, float]]()
     if resume is not None and (resume / "state.safetensors").exists():
         first, curve = state.restore(resume)
+    if ranks is not None:
+        first = state.take_first(ranks, first)
     every = max(1, settings.steps // 100)
     total = torch.zeros((), device=device)
     since = 0
     saved = time.monotonic()
     for step in range(first, settings.steps):
         value = loss(step)
-        gradients = torch.autograd.grad(value, parameters)
+        gradients = list(torch.autograd.grad(value, parameters))
+        value = value.detach()
+        if ranks is not None:
+            *gradients, value = ranks.sum([*gradients, value])
         state.update(gradients, learning_rate(settings, step), settings.ema_decay)
-        total += value.detach()
+        total += value
         since += 1
         done = step + 1
         if done % every == 0 or done == settings.steps:
@@ -108,11 +119,11 @@ class _State:
         self._steps = [torch.zeros((), device=p.device) for p in parameters]
 
     @torch.no_grad()
-    def update(self, gradients: Sequence[Tensor], rate: float, decay: float) -> None:
+    def update(self, gradients: list[Tensor], rate: float, decay: float) -> None:
         """One step of Adam and of the average."""
         adam(
             self.parameters,
-            list(gradients),
+            gradients,
             self._means,
             self._squares,
             [],
@@ -147,9 +158,20 @@ class _State:
             for name, part in self._named():
                 part.copy_(handle.get_tensor(name))
         step = int(header["step"])
+        self._continue_from(step)
+        return step, [(int(at), float(value)) for at, value in json.loads(header["curve"])]
+
+    @torch.no_grad()
+    def take_first(self, ranks: Ranks, step: int) -> int:
+        """Go on from the state of the first of all processes; its step."""
+        at = torch.tensor(step, device=self.parameters[0].device)
+        ranks.take_first([at, *(part for _, part in self._named())])
+        self._continue_from(int(at))
+        return int(at)
+
+    def _continue_from(self, step: int) -> None:
         for counter in self._steps:
             counter.fill_(step)
-        return step, [(int(at), float(value)) for at, value in json.loads(header["curve"])]
 
     def _named(self) -> Iterator[tuple[str, Tensor]]:
         groups = {

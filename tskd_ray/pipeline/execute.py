@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from tskd_ray.config.schema import Config
-from tskd_ray.distributed.metrics import doing
 from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore
 from tskd_ray.pipeline.cost import Meter
-from tskd_ray.pipeline.graph import Node
+from tskd_ray.pipeline.graph import DIFFUSERS, Node
 from tskd_ray.pipeline.hops import run_hops
 from tskd_ray.pipeline.spread import fetch, run_generation
 from tskd_ray.pipeline.stages import TASKS, Work
@@ -20,6 +19,12 @@ ON_GPU = ("ddr1", "ddr2", "stitch")
 
 SPREAD = ("generate", "hops")
 """Stages that are no task but ask the cluster for workers of their own."""
+
+
+def is_spread(node: Node, config: Config) -> bool:
+    """Whether a node asks the cluster for workers, instead of being a task itself."""
+    together = config.compute.training_workers > 1
+    return node.stage in SPREAD or (together and node.stage in DIFFUSERS)
 
 
 def do_node(
@@ -43,22 +48,10 @@ def do_node(
     """
     if store.find(node.key) is not None:
         return
-    with doing(config.name, node.name):
-        _do(store, config, node, inputs, info or {}, progress)
-
-
-def _do(
-    store: ArtifactStore,
-    config: Config,
-    node: Node,
-    inputs: Mapping[str, ArtifactKey],
-    info: Mapping[str, Any],
-    progress: Progress,
-) -> None:
     if node.stage == "generate":
         epoch = int(node.name.split("-")[1])
         with store.unless_finished(node.key):
-            run_generation(store, node.key, inputs, config, epoch, progress, info)
+            run_generation(store, node.key, inputs, config, epoch, progress, info or {})
         return
     meter = Meter()
     folders = {name: fetch(store, key) for name, key in inputs.items()}
@@ -76,7 +69,8 @@ def _do(
             run_hops(store, node, inputs, work, meter)
         else:
             TASKS[node.stage](work)
-        attempt.info |= {**meter.figures(), **info}
+        meter.elsewhere += work.elsewhere.get("cpu_seconds", 0.0)
+        attempt.info |= {**meter.figures(), **(info or {})}
 
 
 def longest_first(node: Node) -> tuple[int, str]:

@@ -48,7 +48,10 @@ HOPS = ("radius", "metric", "candidate", "decide")
 TEACHER = ("ddr1", "inverse-dynamics", "transition", "termination")
 """What generation needs."""
 
-DIFFUSION = ("ddr1", "ddr2", "generate", "stitch")
+DIFFUSERS = ("ddr1", "ddr2")
+"""Stages that train one, perhaps on several workers."""
+
+DIFFUSION = (*DIFFUSERS, "generate", "stitch")
 """Stages that run diffusion networks."""
 
 BASELINES = ("recorded", "filtered")
@@ -163,6 +166,7 @@ class _Graph:
         self.diffusion = config.compute.model_dump(
             include={"precision", "compile"}, exclude_defaults=True
         )
+        self.training_workers = config.compute.training_workers
         self.nodes = {
             "data": Node(
                 name="data", stage="data", role="teacher", config={}, inputs=(), key=data_key
@@ -181,6 +185,8 @@ class _Graph:
         plain = {**_plain(settings), **self.arithmetic}
         if stage in DIFFUSION:
             plain |= self.diffusion
+        if stage in DIFFUSERS and self.training_workers > 1:
+            plain["training_workers"] = self.training_workers  # the order of sums
         key = artifact_key(
             stage,
             code_version=VERSIONS[stage],

@@ -11,12 +11,11 @@ from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.distributed.metrics import RunMetrics, doing
 from tskd_ray.distributed.tasks import Task, run_tasks
 from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore
-from tskd_ray.pipeline.execute import ON_GPU, do_node, longest_first
+from tskd_ray.pipeline.execute import ON_GPU, do_node, is_spread, longest_first
 from tskd_ray.pipeline.graph import Node
 from tskd_ray.pipeline.heartbeat import RunHeartbeat
 from tskd_ray.pipeline.recorded import record_data
 from tskd_ray.pipeline.run_files import write_plan
-from tskd_ray.pipeline.stages import TASKS
 from tskd_ray.progress import Progress
 from tskd_ray.report.data import StageCost
 
@@ -69,7 +68,7 @@ class Runner:
         left = [node for node in nodes if node.name not in found]
         while left:
             ready = [node for node in left if self.done.issuperset(node.inputs)]
-            tasks = [node for node in ready if node.stage in TASKS]
+            tasks = [node for node in ready if not is_spread(node, self.config)]
             # Tasks first: side by side they fill the machine; a spread stage has it alone.
             batch = tasks or ready[:1]
             with self.console.stage(_title(batch)):

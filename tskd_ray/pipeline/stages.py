@@ -23,6 +23,7 @@ from tskd_ray.progress import Progress, silent
 from tskd_ray.types import Float32Array, FloatArray
 
 if TYPE_CHECKING:
+    from tskd_ray.models.ranks import Ranks
     from tskd_ray.stitching.hops import HopDecisions
 
 REPLAYED_EPISODES = 20
@@ -39,6 +40,8 @@ class Work:
     scratch: Path
     progress: Progress = silent
     info: dict[str, Any] = field(default_factory=dict[str, Any])  # figures for the manifest
+    elsewhere: dict[str, float] = field(default_factory=dict[str, float])
+    """`cpu_seconds` of other processes that worked on it."""
 
     def joined(self) -> Trajectories:
         """D' = D ∪ new: the trajectory inputs, recorded or stitched first (D15)."""
@@ -57,35 +60,64 @@ class Work:
 
 def train_ddr1(work: Work) -> None:
     """DDR-I."""
-    from tskd_ray.diffusion.ddr import TrajectoryDiffuser
-
-    recorded = work.joined()
-    diffuser = TrajectoryDiffuser(work.config.teacher, recorded.observation_dim)
-    _train_diffuser(work, diffuser, recorded)
+    _train_diffuser(work, "ddr1")
 
 
 def train_ddr2(work: Work) -> None:
     """DDR-II."""
-    from tskd_ray.diffusion.ddr import RewardDiffuser
-
-    recorded = work.joined()
-    diffuser = RewardDiffuser(work.config.teacher, recorded.observation_dim)
-    _train_diffuser(work, diffuser, recorded)
+    _train_diffuser(work, "ddr2")
 
 
-def _train_diffuser(work: Work, diffuser: Any, recorded: Trajectories) -> None:
-    from tskd_ray.models.arithmetic import Arithmetic
+def _train_diffuser(work: Work, kind: str) -> None:
+    compute = work.config.compute
+    arguments: dict[str, Any] = {
+        "kind": kind,
+        "config": work.config,
+        "recorded": work.joined(),
+        "resume": work.scratch.resolve(),
+    }
+    if compute.training_workers > 1:
+        from tskd_ray.distributed.train import train_together
 
-    curve = diffuser.fit(
-        recorded,
-        work.config.seed,
-        device=work.config.compute.device,
-        arithmetic=Arithmetic.of(work.config.compute),
-        resume=work.scratch,
-        progress=work.progress,
-    )
+        (diffuser, curve), spent = train_together(
+            fit_diffuser, arguments, compute, folder=work.scratch, progress=work.progress
+        )
+        work.elsewhere["cpu_seconds"] = spent
+    else:
+        diffuser, curve = fit_diffuser(
+            **arguments, device=compute.device, progress=work.progress
+        )
     diffuser.save(work.out)
     work.write_json("curve", curve)
+
+
+def fit_diffuser(
+    *,
+    kind: str,
+    config: Config,
+    recorded: Trajectories,
+    resume: Path,
+    device: str,
+    ranks: Ranks | None = None,
+    progress: Progress = silent,
+) -> tuple[Any, list[tuple[int, float]]]:
+    """A diffuser trained in this process, perhaps with others, and its learning curve."""
+    from tskd_ray.diffusion.ddr import RewardDiffuser, TrajectoryDiffuser
+    from tskd_ray.models.arithmetic import Arithmetic
+
+    made = {"ddr1": TrajectoryDiffuser, "ddr2": RewardDiffuser}[kind]
+    diffuser = made(config.teacher, recorded.observation_dim)
+    curve = diffuser.fit(
+        recorded,
+        config.seed,
+        device=device,
+        arithmetic=Arithmetic.of(config.compute),
+        resume=resume,
+        ranks=ranks,
+        progress=progress,
+    )
+    diffuser.model.cpu()
+    return diffuser, curve
 
 
 def _train_small(work: Work, model: Any, **options: Any) -> None:

@@ -16,8 +16,8 @@ from tskd_ray.distributed.tune import Metrics, Order
 from tskd_ray.distributed.workshop import Job
 from tskd_ray.evaluation.simulate import normalized_score
 from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore
-from tskd_ray.pipeline.execute import ON_GPU, SPREAD, do_node
-from tskd_ray.pipeline.graph import Node, build_graph
+from tskd_ray.pipeline.execute import ON_GPU, do_node, is_spread
+from tskd_ray.pipeline.graph import DIFFUSERS, Node, build_graph
 from tskd_ray.pipeline.manifest import canonical_json
 from tskd_ray.pipeline.sweep.widest import Search
 from tskd_ray.progress import Progress, silent
@@ -120,7 +120,7 @@ class TrialObjective:
         return Job(
             key=node.key.digest,
             name=node.name,
-            function=make_spread if node.stage in SPREAD else make,
+            function=make_spread if is_spread(node, config) else make,
             arguments={
                 "store": self.store,
                 "config": config,
@@ -129,7 +129,7 @@ class TrialObjective:
                 "info": {"made_for": made_for(self.tag, point)},
             },
             after=tuple(key.digest for key in (*inputs.values(), *before)),
-            gpu=node.stage in ON_GPU,
+            gpu=node.stage in ON_GPU and not is_spread(node, config),
             workers=_workers(node, config),
         )
 
@@ -148,8 +148,10 @@ def make_spread(
 
 
 def _workers(node: Node, config: Config) -> int:
-    if node.stage not in SPREAD:
+    if not is_spread(node, config):
         return 0
+    if node.stage in DIFFUSERS:
+        return config.compute.training_workers
     most = config.compute.workers or 1_000_000
     if node.stage == "generate":
         generate = config.generate

@@ -1,0 +1,120 @@
+"""Training by several processes: one process's weights, whoever is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from diffusion.small_teacher import teacher_config, world
+from tskd_ray.config.schema import ComputeConfig, Config, GenerateConfig, SamplerConfig
+from tskd_ray.distributed.train import train_together
+from tskd_ray.errors import StageError
+from tskd_ray.models.ranks import Ranks
+from tskd_ray.pipeline.stages import fit_diffuser
+from tskd_ray.progress import Progress, silent
+
+# Ray Train copies all options of Ray Data, deprecated ones too.
+pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+TWO = ComputeConfig(training_workers=2, max_attempts=2)
+CONFIG = Config(
+    teacher=teacher_config(steps=30),
+    generate=GenerateConfig(sampler=SamplerConfig(name="ddim", steps=5)),
+    compute=TWO,
+)
+TOLERANCE = 1e-4
+"""Root mean square, of weights of size 0.1: halves of a batch are summed in another order, and
+where a gradient is next to nothing, Adam makes a whole step of its sign."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _by_value() -> Iterator[None]:
+    """Workers cannot import a test module, so its functions travel whole."""
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+def fit_and_die(*, victim: int | None, ranks: Ranks, **arguments: Any) -> Any:
+    """`fit_diffuser` that keeps each state; a process is killed once at step 20."""
+    from tskd_ray.models import fit
+
+    fit.SAVE_EVERY_SECONDS = 0.0
+    mark = arguments["resume"] / "killed"
+    usual = fit.learning_rate
+
+    def rate(settings: Any, step: int) -> float:
+        if step == 20 and ranks.rank == victim and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return usual(settings, step)
+
+    fit.learning_rate = rate
+    return fit_diffuser(ranks=ranks, **arguments)
+
+
+def together(folder: Path, victim: int | None, progress: Progress = silent) -> tuple[Any, Any]:
+    arguments = {"kind": "ddr1", "config": CONFIG, "recorded": world(), "resume": folder}
+    (diffuser, curve), cpu_seconds = train_together(
+        fit_and_die, {**arguments, "victim": victim}, TWO, folder=folder, progress=progress
+    )
+    assert cpu_seconds > 0
+    return diffuser.model.state_dict(), curve
+
+
+@pytest.fixture(scope="module")
+def undisturbed(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    told: list[tuple[int, int]] = []
+    result = together(
+        tmp_path_factory.mktemp("two"),
+        None,
+        lambda done, total, **_: told.append((done, total)),
+    )
+    assert all(total == 30 for _, total in told)
+    return result
+
+
+def test_two_processes_end_with_the_weights_of_one(undisturbed: Any, tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        alone, curve = fit_diffuser(
+            kind="ddr1", config=CONFIG, recorded=world(), resume=tmp_path, device="cpu"
+        )
+    finally:
+        torch.set_num_threads(threads)
+    weights, losses = undisturbed
+    for name, value in alone.model.state_dict().items():
+        assert (weights[name] - value).square().mean().sqrt() < TOLERANCE
+    np.testing.assert_allclose(losses, curve, rtol=1e-3)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_process_changes_no_byte(
+    undisturbed: Any, victim: int, tmp_path: Path
+) -> None:
+    weights, losses = together(tmp_path, victim)
+    assert (tmp_path / "killed").exists()
+    assert losses == undisturbed[1]
+    for name, value in undisturbed[0].items():
+        assert torch.equal(weights[name], value)
+
+
+def fail(*, error: str, ranks: Ranks, device: str, progress: Progress) -> None:
+    raise StageError(error)
+
+
+def test_an_error_of_the_work_is_told_as_it_is(ray_cluster: None, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="the loss is infinite"):
+        train_together(
+            fail, {"error": "the loss is infinite"}, TWO, folder=tmp_path, progress=silent
+        )
