@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tskd_ray.config.schema import Config
+from tskd_ray.distributed.metrics import doing
 from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore
 from tskd_ray.pipeline.cost import Meter
 from tskd_ray.pipeline.graph import DIFFUSERS, Node
@@ -48,10 +49,22 @@ def do_node(
     """
     if store.find(node.key) is not None:
         return
+    with doing(config.name, node.name):
+        _do(store, config, node, inputs, info or {}, progress)
+
+
+def _do(
+    store: ArtifactStore,
+    config: Config,
+    node: Node,
+    inputs: Mapping[str, ArtifactKey],
+    info: Mapping[str, Any],
+    progress: Progress,
+) -> None:
     if node.stage == "generate":
         epoch = int(node.name.split("-")[1])
         with store.unless_finished(node.key):
-            run_generation(store, node.key, inputs, config, epoch, progress, info or {})
+            run_generation(store, node.key, inputs, config, epoch, progress, info)
         return
     meter = Meter()
     folders = {name: fetch(store, key) for name, key in inputs.items()}
@@ -70,7 +83,7 @@ def do_node(
         else:
             TASKS[node.stage](work)
         meter.elsewhere += work.elsewhere.get("cpu_seconds", 0.0)
-        attempt.info |= {**meter.figures(), **(info or {})}
+        attempt.info |= {**meter.figures(), **info}
 
 
 def longest_first(node: Node) -> tuple[int, str]:
