@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -100,6 +102,13 @@ def empty_episode() -> None:
         "truncated": pa.bool_(),
     }
     pq.write_table(pa.table(table, schema=pa.schema(types)), "empty/part.parquet")
+
+
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fail)
 
 
 def no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,6 +218,7 @@ CASES = {
     "storage cannot be written": Case(
         lambda: void(Path("a-file").write_text("in the way")), storage="a-file"
     ),
+    "storage is full": Case(patch=full_disk),
     "configuration without bounds": Case(
         yaml="data: {environment_kwargs: {a: &a [*a, *a, *a]}}"
     ),

@@ -127,6 +127,8 @@ class Storage:
             self.write(probe, b"probe")
             self.delete(probe)
         except StorageError as error:
+            if error.__cause__ is not None and is_full(error.__cause__):
+                raise
             raise StorageError(
                 f"The storage must be writable. Got {self.root}: {reason(error.__cause__)}. "
                 "Choose another with storage=FOLDER, or free it."
