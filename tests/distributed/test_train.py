@@ -18,7 +18,7 @@ from tskd_ray.config.schema import ComputeConfig, Config, GenerateConfig, Sample
 from tskd_ray.distributed.train import train_together
 from tskd_ray.errors import StageError
 from tskd_ray.models.ranks import Ranks
-from tskd_ray.pipeline.stages import fit_diffuser
+from tskd_ray.pipeline.diffusers import fit_diffuser
 from tskd_ray.progress import Progress, silent
 
 # Ray Train copies all options of Ray Data, deprecated ones too.

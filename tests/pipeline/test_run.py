@@ -52,6 +52,15 @@ def test_the_folder_holds_what_the_contract_says(undisturbed: RunResult) -> None
     assert metrics["vital_signs"]
 
 
+def test_the_record_tells_how_fast_networks_were_trained(undisturbed: RunResult) -> None:
+    record = json.loads((undisturbed.folder / "run.json").read_text())
+    stages = {stage["name"]: stage for stage in record["stages"]}
+    for name in ("ddr1", "ddr2", "dynamics", "value-1", "students-tskd"):
+        assert stages[name]["rate"] > 0
+        assert stages[name]["flop_per_second"] > 1e6
+    assert stages["select"]["rate"] is None
+
+
 def test_the_dataset_opens_in_minari_with_provenance(undisturbed: RunResult) -> None:
     path = undisturbed.folder / "dataset" / "data"
     dataset = minari.MinariDataset(path)

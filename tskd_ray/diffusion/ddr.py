@@ -28,6 +28,7 @@ from tskd_ray.diffusion.conditional import ConditionalDiffusion, Example
 from tskd_ray.models.arithmetic import Arithmetic
 from tskd_ray.models.checkpoint import open_model, save_model
 from tskd_ray.models.fit import fit
+from tskd_ray.models.flops import training_flops
 from tskd_ray.models.ranks import Ranks
 from tskd_ray.progress import Progress, silent
 from tskd_ray.seeding import numpy_rng, torch_rng
@@ -133,6 +134,13 @@ class _Diffuser:
         )
         self.model.eval()
         return curve
+
+    def training_flops(self) -> int:
+        """Floating-point operations of the network in one training step."""
+        batch, model = self.settings.fit.batch_size, self.model
+        channels = model.channels + self.codec.context_channels
+        rows = (batch, self.settings.horizon, channels)
+        return training_flops(model.network, rows, (batch,), (batch,), (batch,))
 
     def _example(
         self,

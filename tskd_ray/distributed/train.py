@@ -17,7 +17,6 @@ from typing import Any
 from tskd_ray.config.schema import ComputeConfig
 from tskd_ray.distributed.outcome import Failure, raise_failure
 from tskd_ray.errors import StageError, TskdError
-from tskd_ray.models.ranks import Ranks
 from tskd_ray.progress import Progress
 
 _POLL_SECONDS = 0.5
@@ -128,6 +127,8 @@ def _in_group(config: dict[str, Any]) -> Any:
     import ray
     import torch
     from ray.train.torch import get_device
+
+    from tskd_ray.models.ranks import Ranks
 
     torch.set_num_threads(config["threads"])
     (reference,) = config["arguments"]

@@ -8,7 +8,7 @@ from typing import Any
 from tskd_ray.config.schema import Config
 from tskd_ray.distributed.metrics import doing
 from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore
-from tskd_ray.pipeline.cost import Meter
+from tskd_ray.pipeline.cost import Meter, Rate
 from tskd_ray.pipeline.graph import DIFFUSERS, Node
 from tskd_ray.pipeline.hops import run_hops
 from tskd_ray.pipeline.spread import fetch, run_generation
@@ -66,7 +66,7 @@ def _do(
         with store.unless_finished(node.key):
             run_generation(store, node.key, inputs, config, epoch, progress, info)
         return
-    meter = Meter()
+    meter, rate = Meter(), Rate(progress)
     folders = {name: fetch(store, key) for name, key in inputs.items()}
     with store.unless_finished(node.key), store.attempt(node.key) as attempt:
         work = Work(
@@ -75,15 +75,16 @@ def _do(
             inputs=folders,
             out=attempt.folder,
             scratch=store.scratch(node.key),
-            progress=progress,
+            progress=rate,
             info=attempt.info,
         )
         if node.stage == "hops":
             run_hops(store, node, inputs, work, meter)
         else:
             TASKS[node.stage](work)
-        meter.elsewhere += work.elsewhere.get("cpu_seconds", 0.0)
-        attempt.info |= {**meter.figures(), **info}
+        meter.elsewhere += work.told.get("cpu_seconds", 0.0)
+        speed = rate.figures(work.told.get("flops_per_item", 0.0))
+        attempt.info |= {**meter.figures(), **speed, **info}
 
 
 def longest_first(node: Node) -> tuple[int, str]:

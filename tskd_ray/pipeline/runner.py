@@ -138,6 +138,8 @@ class Runner:
                 name=node.name,
                 wall_seconds=artifact.info.get("wall_seconds", 0.0),
                 cpu_seconds=artifact.info.get("cpu_seconds", 0.0),
+                rate=artifact.info.get("rate"),
+                flop_per_second=artifact.info.get("flop_per_second"),
                 cached=cached,
                 key=node.key.digest,
             )

@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tskd_ray.config.schema import Config
+from tskd_ray.config.schema import Config, FitConfig
 from tskd_ray.data.arrays import load_arrays, save_arrays
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.pipeline.cost import Meter
+from tskd_ray.pipeline.diffusers import train_diffuser
 from tskd_ray.progress import Progress, silent
 from tskd_ray.types import Float32Array, FloatArray
 
 if TYPE_CHECKING:
-    from tskd_ray.models.ranks import Ranks
+    from tskd_ray.models.mlp import BatchedMLP
     from tskd_ray.stitching.hops import HopDecisions
 
 REPLAYED_EPISODES = 20
@@ -40,8 +41,9 @@ class Work:
     scratch: Path
     progress: Progress = silent
     info: dict[str, Any] = field(default_factory=dict[str, Any])  # figures for the manifest
-    elsewhere: dict[str, float] = field(default_factory=dict[str, float])
-    """`cpu_seconds` of other processes that worked on it."""
+    told: dict[str, float] = field(default_factory=dict[str, float])
+    """What the stage tells of its work: `cpu_seconds` of other processes, `flops_per_item` of
+    its progress."""
 
     def joined(self) -> Trajectories:
         """D' = D ∪ new: the trajectory inputs, recorded or stitched first (D15)."""
@@ -58,68 +60,6 @@ class Work:
         (self.out / f"{name}.json").write_text(text + "\n")
 
 
-def train_ddr1(work: Work) -> None:
-    """DDR-I."""
-    _train_diffuser(work, "ddr1")
-
-
-def train_ddr2(work: Work) -> None:
-    """DDR-II."""
-    _train_diffuser(work, "ddr2")
-
-
-def _train_diffuser(work: Work, kind: str) -> None:
-    compute = work.config.compute
-    arguments: dict[str, Any] = {
-        "kind": kind,
-        "config": work.config,
-        "recorded": work.joined(),
-        "resume": work.scratch.resolve(),
-    }
-    if compute.training_workers > 1:
-        from tskd_ray.distributed.train import train_together
-
-        (diffuser, curve), spent = train_together(
-            fit_diffuser, arguments, compute, folder=work.scratch, progress=work.progress
-        )
-        work.elsewhere["cpu_seconds"] = spent
-    else:
-        diffuser, curve = fit_diffuser(
-            **arguments, device=compute.device, progress=work.progress
-        )
-    diffuser.save(work.out)
-    work.write_json("curve", curve)
-
-
-def fit_diffuser(
-    *,
-    kind: str,
-    config: Config,
-    recorded: Trajectories,
-    resume: Path,
-    device: str,
-    ranks: Ranks | None = None,
-    progress: Progress = silent,
-) -> tuple[Any, list[tuple[int, float]]]:
-    """A diffuser trained in this process, perhaps with others, and its learning curve."""
-    from tskd_ray.diffusion.ddr import RewardDiffuser, TrajectoryDiffuser
-    from tskd_ray.models.arithmetic import Arithmetic
-
-    made = {"ddr1": TrajectoryDiffuser, "ddr2": RewardDiffuser}[kind]
-    diffuser = made(config.teacher, recorded.observation_dim)
-    curve = diffuser.fit(
-        recorded,
-        config.seed,
-        device=device,
-        arithmetic=Arithmetic.of(config.compute),
-        resume=resume,
-        ranks=ranks,
-        progress=progress,
-    )
-    diffuser.model.cpu()
-    return diffuser, curve
-
-
 def _train_small(work: Work, model: Any, **options: Any) -> None:
     fitted = model.fit(
         work.joined(),
@@ -132,6 +72,17 @@ def _train_small(work: Work, model: Any, **options: Any) -> None:
     fitted.save(work.out)
     work.write_json("curve", curve)
     work.write_json("metrics", fitted.metrics_)
+    if fitted.network is not None:
+        members = options.get("members", fitted.network.n_members)
+        _count_flops(work, fitted.network, options["settings"], members)
+
+
+def _count_flops(work: Work, network: BatchedMLP, fit: FitConfig, members: int) -> None:
+    """Tell the operations of a training step; evaluations beside it are not counted."""
+    from tskd_ray.models.flops import training_flops
+
+    one = training_flops(network.members([0]), (1, fit.batch_size, network.widths[0]))
+    work.told["flops_per_item"] = members * one
 
 
 def train_inverse_dynamics(work: Work) -> None:
@@ -281,6 +232,8 @@ def train_students(work: Work) -> None:
         resume=work.scratch,
         progress=work.progress,
     )["student"]
+    seeds = work.config.distill.seeds
+    _count_flops(work, students.final[0].network, work.config.distill.fit, seeds)
     for step, policies in zip(students.steps, students.policies, strict=True):
         for number, policy in enumerate(policies):
             policy.save(work.out / f"step-{step}" / f"seed-{number}")
@@ -288,7 +241,7 @@ def train_students(work: Work) -> None:
         "students",
         {
             "steps": students.steps,
-            "seeds": work.config.distill.seeds,
+            "seeds": seeds,
             "episodes": trajectories.n_episodes,
             "transitions": trajectories.n_steps,
         },
@@ -375,8 +328,8 @@ def check_fidelity(work: Work) -> None:
 
 
 TASKS: dict[str, Callable[[Work], None]] = {
-    "ddr1": train_ddr1,
-    "ddr2": train_ddr2,
+    "ddr1": train_diffuser,
+    "ddr2": train_diffuser,
     "inverse-dynamics": train_inverse_dynamics,
     "transition": train_transition,
     "termination": train_termination,

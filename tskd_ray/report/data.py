@@ -32,6 +32,8 @@ class StageCost:
     name: str
     wall_seconds: float
     cpu_seconds: float  # of all its processes
+    rate: float | None = None  # of what its progress counts, such as training steps; 1/s
+    flop_per_second: float | None = None  # of networks in training
     cached: bool = False  # found finished; the seconds are those of the run that computed it
     key: str = ""  # of its artifact
 

@@ -280,6 +280,10 @@ def costs(stages: Sequence[StageCost]) -> str:
                 alpha=0.35 if stage.cached else 0.85,
             )  # fmt: skip
             note = " (found finished)" if stage.cached else ""
+            if stage.rate is not None:
+                note += f" · {stage.rate:,.3g}/s"
+            if stage.flop_per_second is not None:
+                note += f" · {stage.flop_per_second / 1e9:,.3g} GFLOP/s"
             axes.annotate(
                 f"{duration(stage.wall_seconds)}{note}", (stage.wall_seconds, place),
                 xytext=(4, 0), textcoords="offset points", va="center",
@@ -290,7 +294,7 @@ def costs(stages: Sequence[StageCost]) -> str:
         axes.set_xticks([])
         axes.spines[["left", "bottom"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
-        axes.set_xlim(0, 1.45 * max([stage.wall_seconds for stage in stages] + [1e-9]))
+        axes.set_xlim(0, 1.9 * max([stage.wall_seconds for stage in stages] + [1e-9]))
 
     return _svg("costs", (5.0, 0.35 + 0.3 * len(stages)), draw)
 
