@@ -39,8 +39,6 @@ def test_stages_of_a_run_are_on_the_metrics_endpoint(head: Head, tmp_path: Path)
         done = head.submit(
             tiny_settings(tmp_path / "storage", tmp_path),
             "generate.trajectories=40",
-            "generate.max_steps=100",
-            "generate.replan_every=2",
         )
         time.sleep(3)
     finally:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from contextvars import ContextVar
 from functools import cache
 from types import TracebackType
@@ -99,15 +99,19 @@ class RunMetrics:
     def _hear(self, stage: str, values: dict[str, float]) -> None:
         with self._lock:
             self._gauges.setdefault(stage, {"tskd_stage_running": 1.0}).update(values)
+        self._set(stage, values)
 
     def _refresh(self) -> None:
         while not self._ended.wait(_SECONDS):
             with self._lock:
                 told = {stage: dict(values) for stage, values in self._gauges.items()}
             for stage, values in told.items():
-                for name, value in values.items():
-                    if _connected():
-                        _metric(name).set(value, {"run": self._run, "stage": stage})
+                self._set(stage, values)
+
+    def _set(self, stage: str, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            if _connected():
+                _metric(name).set(value, {"run": self._run, "stage": stage})
 
 
 @contextlib.contextmanager
