@@ -32,6 +32,15 @@ def message(folder: Path, text: str, *overrides: str) -> str:
     return str(caught.value).replace(str(folder / "c.yaml"), "c.yaml")
 
 
+def test_training_workers_need_ray_and_rows_of_a_batch(tmp_path: Path) -> None:
+    together = "compute.training_workers=2"
+    assert load_text(tmp_path, "preset: small", together).compute.training_workers == 2
+    refused = message(tmp_path, "preset: small", together, "compute.mode=local")
+    assert "above 1 needs compute.mode=ray. Got 2 with mode local" in refused
+    refused = message(tmp_path, "preset: small", "compute.training_workers=65")
+    assert "cannot exceed the batch sizes" in refused
+
+
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_each_shipped_file_loads_and_begins_with_its_command(path: Path) -> None:
     words = shlex.split(path.read_text().splitlines()[0])

@@ -55,6 +55,9 @@ def test_what_could_only_wait_is_refused() -> None:
             [Node(8, 0), Node(1, 4)],
         )
     check_feasible(ComputeConfig(device="cuda", threads=8), NODES)
+    check_feasible(ComputeConfig(training_workers=13), NODES)
+    with pytest.raises(ResourceError, match=r"at once. Got 14 of 1 CPUs .* room for 13\."):
+        check_feasible(ComputeConfig(training_workers=14), NODES)
 
 
 def test_large_clusters_are_described_in_short() -> None:
