@@ -129,7 +129,12 @@ def beat(store: ArtifactStore, name: str, *, ago: float = 0.0, **fields: Any) ->
 
 
 def trial(
-    root: Path, sweep: str, number: int, keys: Sequence[ArtifactKey] | None, **row: Any
+    root: Path,
+    sweep: str,
+    number: int,
+    keys: Sequence[ArtifactKey] | None,
+    digests: Sequence[str] = (),
+    **row: Any,
 ) -> None:
     """A trial's entry, as `TrialLog` writes it; without keys it has not ended."""
     about = {
@@ -142,9 +147,20 @@ def trial(
         "number": number,
         "point": {},
         "identity": "",
+        "digests": list(digests),
         "row": None if keys is None else about,
     }
     (folder / f"{number:016x}.json").write_text(json.dumps({**entry, "failure": ""}))
+
+
+def outline(
+    root: Path, sweep: str, keys: Sequence[ArtifactKey], *, whole: bool = True, trials: int = 9
+) -> None:
+    """A sweep's plan.json."""
+    folder = root / "sweeps" / sweep
+    folder.mkdir(parents=True, exist_ok=True)
+    document = {"trials": trials, "digests": [made.digest for made in keys], "whole": whole}
+    (folder / "plan.json").write_text(json.dumps(document))
 
 
 def files(root: Path) -> dict[str, bytes]:

@@ -471,6 +471,26 @@ def test_while_a_sweep_may_be_running_nothing_unused_goes(
     assert gc(local, unused=True) == [f"artifact {key().folder}"]
 
 
+def test_what_a_sweep_planned_stays_and_the_rest_goes_while_it_runs(
+    local: ArtifactStore, tmp_path: Path
+) -> None:
+    for seed in range(3):
+        make(local, key(seed=seed))
+    age(local, 25)
+    stores.outline(tmp_path / "root", "small", [key()])
+    trial(tmp_path / "root", "small", 0, None, digests=[key(seed=1).digest])
+    assert gc(local, unused=True) == [f"artifact {key(seed=2).folder}"]
+
+
+def test_while_the_next_trials_of_a_sweep_are_unknown_nothing_unused_goes(
+    local: ArtifactStore, tmp_path: Path
+) -> None:
+    make(local, key())
+    age(local, 25)
+    stores.outline(tmp_path / "root", "small", [], whole=False)
+    assert gc(local, unused=True) == []
+
+
 def test_a_run_that_starts_meanwhile_keeps_what_it_is_about_to_use(
     store: ArtifactStore,
 ) -> None:

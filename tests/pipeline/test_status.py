@@ -322,6 +322,8 @@ def test_a_sweep_tells_its_trials_and_the_best(tmp_path: Path) -> None:
     assert (found.cpu_seconds, found.wall_seconds) == (12.5, 20.0)
     stores.age(store, 1, "sweeps")
     assert sweep_status(store, "small").state == "stopped"
+    stores.outline(tmp_path, "small", [DATA], trials=12)
+    assert sweep_status(store, "small").of == 12
 
 
 def test_a_sweep_that_ended_is_ranked_by_its_objective(tmp_path: Path) -> None:

@@ -139,9 +139,9 @@ def _show_sweep(console: Console, found: SweepStatus) -> None:
     }
     if found.best is not None:
         settings = ", ".join(f"{key} {value}" for key, value in found.settings.items())
-        values[
-            f"best {found.metric} so far" if found.of is None else f"best {found.metric}"
-        ] = f"{found.value:.4g}, trial {found.best} ({settings})"
+        so_far = "" if found.state == "complete" else " so far"
+        best = f"{found.value:.4g}, trial {found.best} ({settings})"
+        values[f"best {found.metric}{so_far}"] = best
     values["CPU"] = _duration(found.cpu_seconds)
     values["wall"] = _duration(found.wall_seconds)
     values["last change"] = in_words(found.updated)

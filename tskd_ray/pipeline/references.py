@@ -31,10 +31,20 @@ class References:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SweepOutline:
+    """plan.json of a sweep, written before its first trial."""
+
+    trials: int
+    digests: tuple[str, ...]  # of all artifacts that its trials need, as far as known
+    whole: bool  # False where the settings of trials follow from results
+
+
+@dataclass(frozen=True, kw_only=True)
 class Trial:
     """What status and references read of a trial's entry, `trials/<id>.json`."""
 
     number: int
+    digests: tuple[str, ...] = ()  # of the artifacts that it needs
     row: TrialRow | None = None  # None until it ended
     failure: str = ""
 
@@ -48,16 +58,19 @@ def find_references(
         store: The storage.
         manifests: Of all finished artifacts.
         now: Seconds since the epoch.
-        active_seconds: A sweep that changed within them may be running, and which artifacts
-            its trials use is known when they end.
+        active_seconds: A sweep that changed within them may be running. If the settings of
+            its trials follow from results, what the next ones use is not known.
     """
     found = recorded_references(store)
     storage = sweep_storage(store)
     for name in folders(storage, "sweeps"):
         times = [one.modified or 0.0 for one in storage.tree(f"sweeps/{name}")]
-        if now - max(times, default=0.0) < active_seconds and not _ended(storage, name, found):
+        outline = _outline(storage, name, found)
+        known = outline is not None and outline.whole
+        active = now - max(times, default=0.0) < active_seconds
+        if active and not known and not _ended(storage, name, found):
             found.unclear.append(
-                f"sweeps/{name} may be running, and what its trials use is known when they end."
+                f"sweeps/{name} may be running, and what its next trials use is not known yet."
             )
     _add_marked(store, found, list(manifests))
     return found
@@ -80,7 +93,11 @@ def recorded_references(store: ArtifactStore) -> References:
             )
     storage = sweep_storage(store)
     for name in folders(storage, "sweeps"):
-        rows = [trial.row for trial in _trials(storage, name, found)]
+        trials = _trials(storage, name, found)
+        outline = _outline(storage, name, found)
+        found.add(f"sweeps/{name}", () if outline is None else outline.digests)
+        found.add(f"sweeps/{name}", (digest for t in trials for digest in t.digests))
+        rows = [trial.row for trial in trials]
         record = _record(storage, name, found)
         rows += [] if record is None else record.trials
         for row in rows:
@@ -120,6 +137,15 @@ def read_sweep_record(storage: Storage, sweep: str) -> SweepRecord | None:
     return _parse(storage, f"sweeps/{sweep}/sweep.json", SweepRecord)
 
 
+def read_sweep_outline(storage: Storage, sweep: str) -> SweepOutline | None:
+    """plan.json, which is there from the start; an earlier version wrote none.
+
+    Raises:
+        StorageError: If it is damaged.
+    """
+    return _parse(storage, f"sweeps/{sweep}/plan.json", SweepOutline)
+
+
 def _add_marked(store: ArtifactStore, found: References, manifests: list[Manifest]) -> None:
     """What trials that have not ended made, and all that it was made from."""
     names = set(folders(sweep_storage(store), "sweeps"))
@@ -156,6 +182,14 @@ def _trials(storage: Storage, name: str, found: References) -> list[Trial]:
     except StorageError as error:
         found.unclear.append(str(error))
         return []
+
+
+def _outline(storage: Storage, name: str, found: References) -> SweepOutline | None:
+    try:
+        return read_sweep_outline(storage, name)
+    except StorageError as error:
+        found.unclear.append(str(error))
+        return None
 
 
 def _record(storage: Storage, name: str, found: References) -> SweepRecord | None:

@@ -16,6 +16,7 @@ from tskd_ray.pipeline.heartbeat import SILENT_SECONDS, Heartbeat, Work
 from tskd_ray.pipeline.inventory import STATE
 from tskd_ray.pipeline.references import (
     folders,
+    read_sweep_outline,
     read_sweep_record,
     read_trials,
     recorded_references,
@@ -77,7 +78,7 @@ class SweepStatus:
     done: int
     stopped: int  # early, by the scheduler
     failed: int
-    of: int | None  # known when the sweep has ended
+    of: int | None  # not known of one that an earlier version began
     best: int | None = None  # number of a trial, by `metric`
     metric: str = "score"
     value: float | None = None
@@ -268,7 +269,7 @@ def sweep_status(store: ArtifactStore, name: str) -> SweepStatus:
             "have. Correct the name, or the storage by --storage."
         )
     trials = read_trials(storage, name)
-    record = read_sweep_record(storage, name)
+    record, outline = read_sweep_record(storage, name), read_sweep_outline(storage, name)
     ended = record is not None and all(trial.row is not None for trial in trials)
     rows = [row for trial in trials for row in [trial.row] if row is not None]
     states = Counter(row.state for row in rows)
@@ -291,7 +292,7 @@ def sweep_status(store: ArtifactStore, name: str) -> SweepStatus:
         done=states["done"],
         stopped=states["stopped"],
         failed=states["failed"],
-        of=len(trials) if ended else None,
+        of=outline.trials if outline is not None else len(trials) if ended else None,
         best=None if best is None else best.number,
         metric=metric,
         value=None if best is None else _value(best, metric),

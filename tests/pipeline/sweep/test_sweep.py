@@ -22,7 +22,9 @@ from tskd_ray.config.load_sweep import load_sweep
 from tskd_ray.data.environments import reference_scores
 from tskd_ray.errors import ConfigError, ResourceError, StageError
 from tskd_ray.evaluation.simulate import normalized_score
+from tskd_ray.pipeline.references import read_sweep_outline
 from tskd_ray.pipeline.run import RunResult
+from tskd_ray.pipeline.storage import Storage
 from tskd_ray.pipeline.sweep.sweep import final_config, run_sweep
 from tskd_ray.pipeline.sweep.tracker import Tracker
 from tskd_ray.report.sweep.data import SweepRecord, read_sweep
@@ -74,6 +76,9 @@ def test_trials_share_and_an_interrupted_sweep_goes_on(
     entries = list((storage / "sweeps/tiny-sweep/trials").glob("*.json"))
     ended = {path: path.read_bytes() for path in entries if '"done"' in path.read_text()}
     assert len(ended) == 1
+    outline = read_sweep_outline(Storage(str(storage)), "tiny-sweep")
+    assert outline is not None
+    assert (outline.trials, outline.whole) == (4, True)
 
     result = run_sweep(load_tiny(storage, tmp_path))
     record = result.record
@@ -99,6 +104,7 @@ def test_trials_share_and_an_interrupted_sweep_goes_on(
     assert total <= record.cpu_seconds
     check_winner(record, storage)
     assert read_sweep(result.folder) == record
+    assert {key for trial in record.trials for key in trial.keys.values()} == {*outline.digests}
     assert list((result.folder / "tensorboard").glob("*/events*"))
     assert not (result.folder / "scratch").exists()
     assert result.report is not None

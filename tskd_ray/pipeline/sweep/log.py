@@ -12,6 +12,7 @@ from pydantic import ConfigDict, with_config
 
 from tskd_ray.config.load_sweep import Point
 from tskd_ray.errors import StorageError
+from tskd_ray.pipeline.references import SweepOutline
 from tskd_ray.pipeline.sweep.trial import point_id
 from tskd_ray.report.documents import document_adapter, read_document
 from tskd_ray.report.sweep.data import TrialRow
@@ -26,6 +27,8 @@ class Entry:
     point: Mapping[str, Any]
     identity: str
     """Of all that it computes: an entry of other settings under the same point is void."""
+    digests: tuple[str, ...] = ()
+    """Of the artifacts that it needs, known when it begins: `tskd storage gc` leaves them."""
     row: TrialRow | None = None
     """None while it runs."""
     reports: tuple[Mapping[str, float], ...] = ()
@@ -65,6 +68,11 @@ class TrialLog:
             self.folder / "trials" / f"{name}.json",
             document_adapter(Entry).dump_json(entry, indent=1),
         )
+
+    def announce(self, outline: SweepOutline) -> None:
+        """Let other commands know what this one is to do, before it looks for artifacts."""
+        data = document_adapter(SweepOutline).dump_json(outline, indent=1)
+        _write(self.folder / "plan.json", data)
 
     def of(self, point: Point | Mapping[str, Any]) -> Entry | None:
         """The entry of a point."""

@@ -14,6 +14,7 @@ from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore
 from tskd_ray.pipeline.graph import Node, build_graph
 from tskd_ray.pipeline.manifest import canonical_json
 from tskd_ray.pipeline.recorded import check_recorded, data_key, load_recorded
+from tskd_ray.pipeline.references import SweepOutline
 from tskd_ray.pipeline.sweep.points import known_points
 from tskd_ray.pipeline.sweep.trial import at_epoch, epochs, needed, point_id
 
@@ -40,17 +41,30 @@ class SweepPlan:
     trials: int
     stages: tuple[StagePlan, ...]
     """With tpe: an upper bound, were no two trials to share what the space can vary."""
-    _identities: dict[str, str] = field(default_factory=dict[str, str], compare=False)
+    _digests: dict[str, tuple[str, ...]] = field(
+        default_factory=dict[str, tuple[str, ...]], compare=False
+    )
+
+    def digests(self, point: Mapping[str, Any]) -> tuple[str, ...]:
+        """Of the keys of all artifacts that a trial needs, in order of their digits."""
+        name = point_id(point)
+        if name not in self._digests:
+            nodes = trial_nodes(self.sweep, self.sweep.config(point), self.data_key)
+            self._digests[name] = tuple(sorted(node.key.digest for node in nodes))
+        return self._digests[name]
 
     def identity(self, point: Mapping[str, Any]) -> str:
         """Of all that a trial computes: its artifacts, and who may stop it."""
-        name = point_id(point)
-        if name not in self._identities:
-            nodes = trial_nodes(self.sweep, self.sweep.config(point), self.data_key)
-            keys = sorted(node.key.digest for node in nodes)
-            text = canonical_json([*keys, self.sweep.settings.scheduler])
-            self._identities[name] = hashlib.sha256(text.encode()).hexdigest()
-        return self._identities[name]
+        text = canonical_json([*self.digests(point), self.sweep.settings.scheduler])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def outline(self) -> SweepOutline:
+        """For other commands, before the first trial."""
+        digests = {digest for point in self.points or () for digest in self.digests(point)}
+        return SweepOutline(
+            trials=self.trials, digests=tuple(sorted(digests)), whole=self.points is not None
+        )
 
     @property
     def exact(self) -> bool:

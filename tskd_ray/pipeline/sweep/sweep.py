@@ -77,6 +77,7 @@ def run_sweep(
     folder = sweep_folder(store, base.name)
     log = TrialLog(folder)
     log.read()
+    log.announce(plan.outline)
     tracker = Tracker(plan, store, log, tag=base.name, console=console)
     todo = _todo(plan, log)
     try:

@@ -89,7 +89,8 @@ class Tracker:
         name = point_id(settings)
         self._started.setdefault(name, time.monotonic())
         self._reports[name] = []
-        if self.log.of(settings) is None:
+        old = self.log.of(settings)
+        if old is None or (old.row is None and old.digests != self.plan.digests(settings)):
             self.log.write(self._entry(settings))
         self._tell()
 
@@ -137,6 +138,7 @@ class Tracker:
             number=self._number(settings),
             point=settings,
             identity=self.plan.identity(settings),
+            digests=self.plan.digests(settings),
             **found,
         )
 
@@ -160,7 +162,7 @@ class Tracker:
         self.log.write(
             Entry(
                 number=entry.number, point=settings, identity=entry.identity,
-                row=row, reports=entry.reports, failure=failure,
+                digests=entry.digests, row=row, reports=entry.reports, failure=failure,
             )
         )  # fmt: skip
         if failure:
