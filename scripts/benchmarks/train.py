@@ -64,7 +64,8 @@ def run(arguments: argparse.Namespace) -> None:
     print(
         f"DDR-I of {arguments.preset}: {bench.weights / 1e6:.2f} M weights, "
         f"batch {bench.batch}, horizon {bench.horizon}, {arguments.device}, "
-        f"{arguments.precision}{', compiled' if arguments.compile else ''}, {arguments.threads} thread(s), "
+        f"{arguments.precision}{', compiled' if arguments.compile else ''}, "
+        f"{arguments.threads} thread(s), "
         f"{arguments.rounds} rounds of {arguments.steps} steps"
     )
     print(f"{'':<16}{'min ms':>9}{'median':>9}{'CPU, min':>10}{'steps/s':>9}{'GFLOP/s':>9}")
