@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+# Before torch is loaded, which reads it once. The networks of tests are too small for two
+# threads, which would wait for each other: for minutes, where other work holds a core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from hypothesis import settings
 

@@ -29,9 +29,10 @@ def gaussian_denoiser(x: Tensor, i: int) -> Tensor:
 def draw(name: str, steps: int, std: float = 1.0, count: int = 20_000) -> Tensor:
     rng = torch.Generator().manual_seed(0)
     return SAMPLERS[name](
+        torch.randn(count, 1, 1, generator=rng) * std,
         gaussian_denoiser,
         ALPHA_BAR,
-        steps,
+        sampling_steps(len(ALPHA_BAR), steps),
         noise=lambda: torch.randn(count, 1, 1, generator=rng),
         clamp=lambda x: x,
         std=std,
@@ -73,9 +74,10 @@ def test_ddpm_with_all_steps_is_the_published_update() -> None:
         x = mean + (math.sqrt(variance) * torch.randn(4, 2, 1, generator=rng) if i else 0)
     rng = torch.Generator().manual_seed(3)
     ours = SAMPLERS["ddpm"](
+        torch.randn(4, 2, 1, generator=rng),
         denoise,
         alpha_bar,
-        20,
+        sampling_steps(20, 20),
         noise=lambda: torch.randn(4, 2, 1, generator=rng),
         clamp=lambda x: x,
         std=1.0,
@@ -100,9 +102,10 @@ def test_clamped_entries_come_out_bit_identical(name: str, steps: int) -> None:
         return torch.zeros_like(x)
 
     result = SAMPLERS[name](
+        torch.randn(3, 4, 2, generator=rng),
         denoise,
         ALPHA_BAR,
-        steps,
+        sampling_steps(len(ALPHA_BAR), steps),
         noise=lambda: torch.randn(3, 4, 2, generator=rng),
         clamp=lambda x: torch.where(mask, known, x),
         std=1.0,
@@ -125,12 +128,13 @@ def test_sampling_steps_fall_from_the_noisiest_without_repeats(total: int) -> No
 @pytest.mark.parametrize(("w", "batches"), [(0.0, [2]), (1.0, [2]), (1.4, [4])])
 def test_guidance_is_one_forward_of_the_size_it_needs(w: float, batches: list[int]) -> None:
     seen: list[int] = []
+    y = torch.tensor([1.0, 2.0])[:, None, None]
 
-    def predict(x: Tensor, step: Tensor, y: Tensor, keep: Tensor) -> Tensor:
-        seen.append(len(x))
-        return x + (keep * y)[:, None, None]
+    def predict(x: Tensor, step: int, keep: tuple[bool, ...]) -> Tensor:
+        seen.append(len(keep) * len(x))
+        assert step == 7
+        return torch.cat([x + kept * y for kept in keep])
 
-    x, y = torch.randn(2, 3, 1), torch.tensor([1.0, 2.0])
-    expected = x + w * y[:, None, None]
-    torch.testing.assert_close(guided(predict, x, 7, y, w), expected)
+    x = torch.randn(2, 3, 1)
+    torch.testing.assert_close(guided(predict, x, 7, w), x + w * y)
     assert seen == batches

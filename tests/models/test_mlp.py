@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
-from tskd_ray.models import mlp
-from tskd_ray.models.mlp import BatchedMLP, predict
+from tskd_ray.models.mlp import BatchedMLP
 
 KEYS = [("net", number) for number in range(4)]
 
@@ -76,12 +74,3 @@ def test_tensors_bring_the_network_back_and_members_are_copies() -> None:
     with torch.no_grad():
         network.weights[0].zero_()
     assert torch.equal(picked(x), before)
-
-
-def test_predict_in_pieces_equals_predict_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = BatchedMLP(3, 2, (8,), seed=1, keys=KEYS)
-    x = np.random.default_rng(0).normal(size=(10, 3))
-    whole = predict(network, x)
-    monkeypatch.setattr(mlp, "ROWS_PER_CHUNK", 4)
-    np.testing.assert_allclose(predict(network, x), whole, rtol=1e-5, atol=1e-6)
-    assert whole.shape == (4, 10, 2)

@@ -263,6 +263,6 @@ def test_kernels_compile_where_nothing_can_be_cached(monkeypatch: pytest.MonkeyP
         return njit(**options)
 
     monkeypatch.setattr(numba, "njit", refuse)
-    from tskd_ray.stitching.compiled import compiled
+    from tskd_ray.compiled import compiled
 
     assert compiled(lambda x: x + 1)(1) == 2

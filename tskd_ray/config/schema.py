@@ -153,6 +153,9 @@ class GenerateConfig(Section):
     """Condition y, in units of the return scale (D5)."""
     replan_every: Count = 1
     """m: environment steps taken from one plan (D11)."""
+    warm_steps: Count | None = None
+    """Begin a plan from the one before, moved on in time and made as noisy as the sampler is
+    that many steps before its end. Default: each plan begins from noise."""
     max_steps: Count | None = None
     """Length limit; default: the environment's, else the longest recorded episode."""
     box_margin: Annotated[float, Field(ge=0)] = 0.1
@@ -160,7 +163,7 @@ class GenerateConfig(Section):
     max_disagreement: Positive | None = None
     """Cut a `dynamics` rollout where the ensemble disagrees by more (sd of a true step)."""
     shard_size: Count = 25
-    """Trajectories per unit of work; part of the result, as batch shape changes last bits."""
+    """Trajectories per unit of work: what the death of a worker may cost."""
 
 
 class RadiusConfig(Section):
@@ -260,8 +263,12 @@ class ComputeConfig(Section):
     gpus_per_worker: Annotated[float, Field(gt=0, le=1)] = 1.0
     threads: Count = 1
     """Torch threads per worker; also the CPUs that a worker holds."""
+    slots: Count = 64
+    """Trajectories that a generation worker advances side by side; one that ends makes room for
+    the next of its shard."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the diffusion networks' passes; weights and optimiser stay float32."""
+    """Of the diffusion networks' passes; weights and optimiser stay float32. On a CPU it is for
+    training alone: generation there computes in float32, by kernels of its own."""
     compile: bool = False
     """Have torch.compile make kernels for the diffusion networks: minutes at first, for shapes
     that are then fast."""
@@ -318,6 +325,12 @@ class Config(Section):
                 "compute.training_workers cannot exceed the batch sizes of teacher.trajectory "
                 f"and teacher.reward. Got {self.compute.training_workers} for {batch}. Use "
                 "fewer workers."
+            )
+        warm = self.generate.warm_steps
+        if warm is not None and warm > self.generate.sampler.steps:
+            raise ValueError(
+                "generate.warm_steps cannot exceed generate.sampler.steps. Got "
+                f"{warm} of {self.generate.sampler.steps}. Lower the former."
             )
         plan = self.teacher.trajectory.horizon - self.teacher.context
         if self.generate.replan_every > plan:

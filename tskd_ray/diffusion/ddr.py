@@ -24,7 +24,7 @@ from tskd_ray.data.returns import return_labels, return_scale
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.data.windows import Windows
 from tskd_ray.diffusion.codec import AbsoluteCodec, Codec, ResidualCodec
-from tskd_ray.diffusion.conditional import ConditionalDiffusion, Example
+from tskd_ray.diffusion.conditional import ConditionalDiffusion, Example, Guess
 from tskd_ray.models.arithmetic import Arithmetic
 from tskd_ray.models.checkpoint import open_model, save_model
 from tskd_ray.models.fit import fit
@@ -45,6 +45,15 @@ class Plan:
     states: Float32Array  # (B, H, S) raw units
     rewards: Float32Array  # (B, H) raw units
     anchor: IntArray  # (B,) history length − 1 (D3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What a plan begins from instead of noise: the previous one, as it looks from now."""
+
+    states: Float32Array  # (B, H, S) raw units
+    rewards: Float32Array  # (B, H) raw units
+    steps: int  # of the sampler, that are left to do
 
 
 class _Diffuser:
@@ -170,8 +179,16 @@ class _Diffuser:
         save_model(folder, tensors, config)
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu") -> Self:
-        """Read what `save` wrote."""
+    def load(
+        cls, folder: Path, device: str = "cpu", arithmetic: Arithmetic | None = None
+    ) -> Self:
+        """Read what `save` wrote.
+
+        Args:
+            folder: Of the checkpoint.
+            device: "cpu" or "cuda".
+            arithmetic: Of the network's passes on a GPU; on a CPU they are always our own.
+        """
         with open_model(folder, cls.kind) as (tensors, config):
             teacher = TeacherConfig.model_validate_json(json.dumps(config["teacher"]))
             diffuser = cls(teacher, config["observation_dim"])
@@ -188,6 +205,7 @@ class _Diffuser:
             }
             diffuser.model.network.load_state_dict(network)
             diffuser.model.eval().to(device)
+            diffuser.model.infer_with(arithmetic or Arithmetic())
             return diffuser
 
 
@@ -244,6 +262,7 @@ class TrajectoryDiffuser(_Diffuser):
         target_return: float,
         sampler: SamplerConfig,
         rngs: list[np.random.Generator],
+        start: Start | None = None,
     ) -> Plan:
         """Denoise one plan per history.
 
@@ -253,6 +272,7 @@ class TrajectoryDiffuser(_Diffuser):
             target_return: Condition, in units of the return scale (D5).
             sampler: How to denoise.
             rngs: One generator per row.
+            start: Previous plans, to begin from.
         """
         batch, context, width = history.shape
         horizon, anchor = self.settings.horizon, length - 1
@@ -263,7 +283,15 @@ class TrajectoryDiffuser(_Diffuser):
         known = np.zeros((batch, horizon, width + 1), dtype=np.float32)
         known[..., :-1] = self.codec.encode_states(padded, anchor)
         anchor_states = padded[np.arange(batch), anchor]
+        guess = None
+        if start is not None:
+            states = start.states.copy()
+            states[np.arange(batch), anchor] = anchor_states
+            encoded = self.codec.encode_states(states, anchor)
+            guessed = self.codec.encode_rewards(start.rewards)[..., None]
+            guess = Guess(rows=np.concatenate([encoded, guessed], axis=-1), steps=start.steps)
         rows = self.model.sample(
+            guess=guess,
             known=np.where(clamped, known, np.float32(0)),
             clamped=clamped,
             context=self.codec.context(anchor_states),

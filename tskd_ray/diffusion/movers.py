@@ -31,8 +31,13 @@ class Moved:
 class Mover(Protocol):
     """Moves the states of a batch of rollouts by one environment step."""
 
-    def reset(self, starts: Float32Array, rngs: list[np.random.Generator]) -> Float32Array:
-        """Initial states, one per generator (D9); `starts` are the recorded ones."""
+    def reset(
+        self, joining: IntArray, starts: Float32Array, rngs: list[np.random.Generator]
+    ) -> Float32Array:
+        """Initial states of the trajectories numbered `joining`, each by its generator (D9).
+
+        `starts` are the recorded ones.
+        """
         raise NotImplementedError
 
     def step(
@@ -46,8 +51,8 @@ class Mover(Protocol):
         """Move the trajectories numbered `active` (B,) by one step."""
         raise NotImplementedError
 
-    def close(self) -> None:
-        """Free what was opened."""
+    def close(self, ended: IntArray | None = None) -> None:
+        """Free what was opened for these trajectories; default: for all."""
         raise NotImplementedError
 
 
@@ -57,7 +62,9 @@ class ModelMover:
     def __init__(self, termination: Termination) -> None:
         self.termination = termination
 
-    def reset(self, starts: Float32Array, rngs: list[np.random.Generator]) -> Float32Array:
+    def reset(
+        self, joining: IntArray, starts: Float32Array, rngs: list[np.random.Generator]
+    ) -> Float32Array:
         """Recorded episode starts, drawn by each trajectory's own stream."""
         return np.stack([starts[rng.integers(len(starts))] for rng in rngs])
 
@@ -77,7 +84,7 @@ class ModelMover:
             disagreement=np.zeros(len(states)),
         )
 
-    def close(self) -> None:
+    def close(self, ended: IntArray | None = None) -> None:
         """Nothing is open."""
 
 
@@ -112,17 +119,20 @@ class EnvironmentMover:
 
     def __init__(self, spec: EnvironmentSpec) -> None:
         self.spec = spec
-        self.environments: list[Any] = []
+        self.environments: dict[int, Any] = {}
 
-    def reset(self, starts: Float32Array, rngs: list[np.random.Generator]) -> Float32Array:
+    def reset(
+        self, joining: IntArray, starts: Float32Array, rngs: list[np.random.Generator]
+    ) -> Float32Array:
         """Fresh resets, each seeded by its trajectory's stream."""
-        for _ in rngs:
-            self.environments.append(make_environment(self.spec))
-        resets = [
-            flatten_observation(environment.reset(seed=int(rng.integers(2**31)))[0])
-            for environment, rng in zip(self.environments, rngs, strict=True)
-        ]
-        return np.stack(resets).astype(np.float32)
+        states: list[FloatArray] = []
+        for number, rng in zip(joining, rngs, strict=True):
+            environment = make_environment(self.spec)
+            self.environments[int(number)] = environment
+            states.append(
+                flatten_observation(environment.reset(seed=int(rng.integers(2**31)))[0])
+            )
+        return np.stack(states).astype(np.float32)
 
     def step(
         self,
@@ -136,7 +146,9 @@ class EnvironmentMover:
         next_states = np.empty_like(states)
         terminated = np.zeros(len(states), dtype=bool)
         for row, number in enumerate(active):
-            observed, _, terminated[row], _, _ = self.environments[number].step(actions[row])
+            observed, _, terminated[row], _, _ = self.environments[int(number)].step(
+                actions[row]
+            )
             next_states[row] = flatten_observation(observed)
         return Moved(
             next_states=next_states,
@@ -145,10 +157,10 @@ class EnvironmentMover:
             disagreement=np.zeros(len(states)),
         )
 
-    def close(self) -> None:
-        """Close the simulators."""
-        for environment in self.environments:
-            environment.close()
+    def close(self, ended: IntArray | None = None) -> None:
+        """Close the simulators of these trajectories."""
+        for number in list(self.environments) if ended is None else ended:
+            self.environments.pop(int(number)).close()
 
 
 def _terminates(

@@ -1,22 +1,22 @@
 """Samplers as free functions of a denoiser (D12). They know of no network, guidance or data.
 
-A denoiser maps (x_i, i) to the clean estimate x̂₀. `clamp` writes the known entries into x; it
+They go from x at the noisiest of the `visited` diffusion steps down to the clean sample. A
+denoiser maps (x_i, i) to the clean estimate x̂₀. `clamp` writes the known entries into x; it
 is called on every x that a denoiser sees and on the result, so clamped entries come out
 bit-identical. `noise` draws standard normal noise of x's shape. The temperature α scales the
-noise, at the start and at every step (D1); callers pass the standard deviation it amounts to.
+noise, here at every step and with the caller at the start (D1); `std` is what it amounts to.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from tskd_ray.diffusion.schedule import sampling_steps
 from tskd_ray.types import Float64Array
 
 Denoise = Callable[[Tensor, int], Tensor]
@@ -33,9 +33,10 @@ class Update(Protocol):
 
 
 def sample_ddpm(
+    x: Tensor,
     denoise: Denoise,
     alpha_bar: Float64Array,
-    steps: int,
+    visited: Sequence[int],
     *,
     noise: Noise,
     clamp: Clamp,
@@ -51,13 +52,14 @@ def sample_ddpm(
             + noise() * (std * math.sqrt((1 - alpha) * (1 - a_j) / (1 - a_i)))
         )
 
-    return _descend(update, noise() * std, denoise, alpha_bar, steps, clamp)
+    return _descend(update, x, denoise, alpha_bar, visited, clamp)
 
 
 def sample_ddim(
+    x: Tensor,
     denoise: Denoise,
     alpha_bar: Float64Array,
-    steps: int,
+    visited: Sequence[int],
     *,
     noise: Noise,
     clamp: Clamp,
@@ -69,13 +71,14 @@ def sample_ddim(
         epsilon = (x - math.sqrt(a_i) * x0) / math.sqrt(1 - a_i)
         return math.sqrt(a_j) * x0 + math.sqrt(1 - a_j) * epsilon
 
-    return _descend(update, noise() * std, denoise, alpha_bar, steps, clamp)
+    return _descend(update, x, denoise, alpha_bar, visited, clamp)
 
 
 def sample_dpmpp_2m(
+    x: Tensor,
     denoise: Denoise,
     alpha_bar: Float64Array,
-    steps: int,
+    visited: Sequence[int],
     *,
     noise: Noise,
     clamp: Clamp,
@@ -99,7 +102,7 @@ def sample_dpmpp_2m(
             math.sqrt((1 - a_j) / (1 - a_i)) * x - math.sqrt(a_j) * math.expm1(-h) * direction
         )
 
-    return _descend(update, noise() * std, denoise, alpha_bar, steps, clamp)
+    return _descend(update, x, denoise, alpha_bar, visited, clamp)
 
 
 SAMPLERS = {"ddpm": sample_ddpm, "ddim": sample_ddim, "dpmpp_2m": sample_dpmpp_2m}
@@ -111,11 +114,10 @@ def _descend(
     x: Tensor,
     denoise: Denoise,
     alpha_bar: Float64Array,
-    steps: int,
+    visited: Sequence[int],
     clamp: Clamp,
 ) -> Tensor:
     """Go down the visited noise levels; below the last one the clean estimate is the sample."""
-    visited = sampling_steps(len(alpha_bar), steps)
     for i, j in pairwise(visited):
         x = clamp(x)
         x = update(x, denoise(x, i), float(alpha_bar[i]), float(alpha_bar[j]))

@@ -12,6 +12,18 @@ from torch import Tensor, nn
 from tskd_ray.config.schema import ComputeConfig
 
 
+@dataclass(frozen=True)
+class Inference:
+    """A network to call without gradients, and the batch sizes it is to be called with."""
+
+    network: Callable[..., Tensor]
+    few_shapes: bool
+
+    def rows(self, batch: int) -> int:
+        """Size to fill a batch up to: each new size is compiled and captured anew."""
+        return 1 << (batch - 1).bit_length() if self.few_shapes else batch
+
+
 @dataclass(frozen=True, kw_only=True)
 class Arithmetic:
     """Of a network's passes; weights, sums over them and what comes out stay float32."""
@@ -26,7 +38,16 @@ class Arithmetic:
 
     def forward(self, network: nn.Module) -> Callable[..., Tensor]:
         """`network` as a function of tensors on its device; make it once, call it often."""
-        call: Any = torch.compile(network) if self.compile else network
+        return self._cast(network, torch.compile(network) if self.compile else network)
+
+    def inference(self, network: nn.Module) -> Inference:
+        """The same without gradients; what is compiled is also captured, as CUDA graphs."""
+        if not self.compile:
+            return Inference(self._cast(network, network), few_shapes=False)
+        call = torch.compile(network, mode="reduce-overhead", dynamic=False)
+        return Inference(self._cast(network, call), few_shapes=True)
+
+    def _cast(self, network: nn.Module, call: Any) -> Callable[..., Tensor]:
         if self.precision == "float32":
             return call
         device = next(network.parameters()).device.type

@@ -72,6 +72,12 @@ class TemporalUNet(nn.Module):
         )
         self.stride = 2 ** (len(pairs) - 1)
 
+    def embed(self, step: Tensor, condition: Tensor, keep: Tensor) -> Tensor:
+        """What every block is told: diffusion step, return and whether to use it; (B, E)."""
+        return torch.cat(
+            [self.time_mlp(step), self.return_mlp(condition[:, None]) * keep[:, None]], dim=-1
+        )
+
     def forward(self, x: Tensor, step: Tensor, condition: Tensor, keep: Tensor) -> Tensor:
         """One prediction.
 
@@ -84,9 +90,7 @@ class TemporalUNet(nn.Module):
         Returns:
             (B, H, out_channels).
         """
-        embedding_BE = torch.cat(
-            [self.time_mlp(step), self.return_mlp(condition[:, None]) * keep[:, None]], dim=-1
-        )
+        embedding_BE = self.embed(step, condition, keep)
         horizon = x.shape[1]
         x_BCH = F.pad(x.transpose(1, 2), (0, -horizon % self.stride))
         skips: list[Tensor] = []

@@ -52,6 +52,7 @@ class GenerationWorker:
             seed=self.config.seed,
             epoch=self.epoch,
             first_id=self.first_id,
+            slots=self.config.compute.slots,
         )
         columns = {name: getattr(generated.trajectories, name) for name in _COLUMNS}
         before, self._accounted = self._accounted, time.process_time()
@@ -65,10 +66,12 @@ class GenerationWorker:
 
 def load_teacher(folders: Mapping[str, Path], config: Config, epoch: int) -> tuple[Any, int]:
     """The teacher, and the first episode id of an epoch's trajectories."""
-    from tskd_ray.diffusion.rollout import Teacher
+    from tskd_ray.diffusion.teacher import Teacher
+    from tskd_ray.models.arithmetic import Arithmetic
 
     recorded = load_arrays(folders["data"])
-    teacher = Teacher.load(dict(folders), recorded, config.compute.device)
+    arithmetic = Arithmetic.of(config.compute)
+    teacher = Teacher.load(dict(folders), recorded, config.compute.device, arithmetic)
     return teacher, _first_id(recorded, config, epoch)
 
 

@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tskd_ray.compiled import compiled, inlined
 from tskd_ray.stitching.cells import LANES, Cells
-from tskd_ray.stitching.compiled import compiled, inlined
 from tskd_ray.stitching.lanes import likely_boxes, likely_members
 from tskd_ray.types import BoolArray, Float32Array, Float64Array
 

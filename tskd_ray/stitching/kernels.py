@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tskd_ray.compiled import compiled, inlined
 from tskd_ray.stitching.cells import NEVER, Cells
-from tskd_ray.stitching.compiled import compiled, inlined
 from tskd_ray.stitching.ellipsoids import Ellipsoids, fill, new_ellipsoids
 from tskd_ray.stitching.lanes import lowest_bit
 from tskd_ray.stitching.reach import (

@@ -223,7 +223,7 @@ def _larger(builder: Any, a: Any, b: Any) -> Any:
 
 
 def _box_gap(builder: Any, start: Any, least: Any, most: Any, k: Any) -> Any:
-    """How far each of W boxes is from the box least … most in dimension k; 0 where they meet."""
+    """How far W boxes are from the box least … most in dimension k; 0 where they meet."""
     at = builder.mul(k, ir.Constant(_INT, 2 * LANES))
     box_low = _load(builder, start, at)
     box_high = _load(builder, start, builder.add(at, ir.Constant(_INT, LANES)))

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tskd_ray.compiled import compiled, inlined
 from tskd_ray.stitching.cells import LANES, Cells
-from tskd_ray.stitching.compiled import compiled, inlined
 from tskd_ray.stitching.ellipsoids import Ellipsoids, likely_cells, likely_lanes
 from tskd_ray.stitching.lanes import lowest_bit, near_boxes, near_members, prefetch
 from tskd_ray.stitching.splits import middle

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from tskd_ray.compiled import compiled
 from tskd_ray.stitching.cells import LANES
-from tskd_ray.stitching.compiled import compiled
 from tskd_ray.types import Float32Array, Float64Array, Int32Array
 
 _SAMPLE = 256

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tskd_ray.stitching.compiled import compiled
+from tskd_ray.compiled import compiled
 from tskd_ray.types import BoolArray, Int8Array, IntArray
 
 TERMINATED, TRUNCATED, CYCLE, CAP = 0, 1, 2, 3

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from tskd_ray.stitching.compiled import private_folder
+from tskd_ray.compiled import private_folder
 
 KERNEL = """
-from tskd_ray.stitching.compiled import compiled
+from tskd_ray.compiled import compiled
 
 @compiled
 def kernel(x):

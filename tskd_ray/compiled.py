@@ -16,7 +16,14 @@ import numba
 from numba.core import config as settings
 from numba.core.caching import _CacheLocator
 
-_SHARED = ("cells", "lanes", "splits", "ellipsoids", "reach")
+_SHARED = (
+    "models/tiles",
+    "stitching/cells",
+    "stitching/ellipsoids",
+    "stitching/lanes",
+    "stitching/reach",
+    "stitching/splits",
+)
 """Modules whose parts are compiled into kernels of others."""
 
 _VERSION = b"".join((Path(__file__).parent / f"{name}.py").read_bytes() for name in _SHARED)

@@ -1,0 +1,131 @@
+"""The compiled temporal U-Net against torch's, and what its rows depend on: themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+
+from tskd_ray.config.schema import UNetConfig
+from tskd_ray.models.compiled_unet import CompiledUNet
+from tskd_ray.models.temporal_unet import TemporalUNet
+
+CHANNELS, CONTEXT, OUT = 5, 3, 4
+
+
+def network(unet: UNetConfig, channels: int = CHANNELS + CONTEXT) -> TemporalUNet:
+    torch.manual_seed(0)
+    made = TemporalUNet(channels, OUT, unet).eval()
+    with torch.no_grad():  # norms begin as ones and zeros: mistakes there would not show
+        for parameter in made.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return made
+
+
+def inputs(rows: int, horizon: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(rows)
+    x = rng.normal(size=(rows, horizon, CHANNELS)).astype(np.float32)
+    return x, rng.normal(size=(rows, CONTEXT)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("width", "multipliers", "kernel", "horizon", "rows"),
+    [
+        (8, (1,), 5, 6, 3),
+        (8, (1, 3), 3, 7, 17),  # padded to the stride; more rows than go together
+        (24, (1, 2, 3), 7, 13, 2),  # channels that are no multiple of a vector
+        (32, (1, 2, 4), 5, 32, 5),  # the small preset
+        (8, (1, 2), 1, 4, 16),
+        (8, (2, 1), 5, 1, 2),  # a shortcut from two joined tensors; one value to normalise
+    ],
+)
+def test_predictions_are_those_of_torch(
+    width: int, multipliers: tuple[int, ...], kernel: int, horizon: int, rows: int
+) -> None:
+    unet = UNetConfig(
+        base_width=width, multipliers=multipliers, embedding_width=8, kernel_size=kernel
+    )
+    plain = network(unet)
+    compiled = CompiledUNet(plain)
+    x, context = inputs(rows, horizon)
+    told = [compiled.embedding(7, 0.8, True), compiled.embedding(7, 0.8, False)]
+    which = np.repeat([0, 1], rows)
+    ours = compiled(x, context, told, which)
+    beside = np.broadcast_to(context[:, None], (rows, horizon, CONTEXT))
+    both = torch.from_numpy(np.concatenate([x, beside], axis=-1)).repeat(2, 1, 1)
+    step = torch.full((2 * rows,), 7)
+    condition, keep = torch.full((2 * rows,), 0.8), torch.from_numpy(1.0 - which)
+    with torch.no_grad():
+        theirs = plain(both, step, condition, keep.float()).numpy()
+        exact = plain.double()(both.double(), step, condition.double(), keep).numpy()
+    assert np.abs(ours[:rows] - ours[rows:]).max() > 1e-3, "the condition makes no difference"
+    # Where few values are normalised, rounding grows: for torch no less than for us.
+    rounding = np.abs(theirs - exact).max()
+    np.testing.assert_allclose(
+        ours, exact, rtol=0, atol=5 * rounding + 1e-6 * np.abs(exact).max()
+    )
+
+
+@pytest.fixture(scope="module")
+def small() -> CompiledUNet:
+    return CompiledUNet(
+        network(UNetConfig(base_width=8, multipliers=(1, 2), embedding_width=8))
+    )
+
+
+def test_a_row_is_the_same_to_the_last_bit_in_any_company(small: CompiledUNet) -> None:
+    x, context = inputs(37, 9)
+    told = [small.embedding(3, 1.0, True)]
+    together = small(x, context, told, np.zeros(37, int))
+    order = np.random.default_rng(0).permutation(37)
+    assert np.array_equal(
+        small(x[order], context[order], told, np.zeros(37, int)), together[order]
+    )
+    for row in (0, 15, 16, 36):
+        part = slice(row, row + 1)
+        assert np.array_equal(
+            small(x[part], context[part], told, np.zeros(1, int))[0], together[row]
+        )
+
+
+def test_threads_share_the_rows_and_change_nothing(small: CompiledUNet) -> None:
+    x, context = inputs(50, 9)
+    told = [small.embedding(3, 1.0, True), small.embedding(3, 1.0, False)]
+    which = np.arange(100) // 50
+    alone = small(x, context, told, which)
+    with threads(3):
+        assert np.array_equal(small(x, context, told, which), alone)
+
+
+def test_a_row_that_is_no_number_spoils_no_other(small: CompiledUNet) -> None:
+    x, context = inputs(40, 9)
+    told = [small.embedding(3, 1.0, True)]
+    clean = small(x, context, told, np.zeros(40, int))
+    x[5] = np.nan
+    context[20] = np.inf
+    spoilt = small(x, context, told, np.zeros(40, int))
+    assert np.isnan(spoilt[5]).all()
+    assert not np.isfinite(spoilt[20]).all()
+    others = np.delete(np.arange(40), [5, 20])
+    assert np.array_equal(spoilt[others], clean[others])
+    again, _ = inputs(40, 9)
+    assert np.array_equal(small(again, inputs(40, 9)[1], told, np.zeros(40, int)), clean)
+
+
+def test_one_network_serves_several_horizons(small: CompiledUNet) -> None:
+    told = [small.embedding(0, 0.5, True)]
+    shapes = [small(*inputs(2, horizon), told, np.zeros(2, int)).shape for horizon in (3, 8, 3)]
+    assert shapes == [(2, 3, OUT), (2, 8, OUT), (2, 3, OUT)]
+
+
+@contextmanager
+def threads(count: int) -> Generator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
