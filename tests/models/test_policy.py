@@ -39,6 +39,14 @@ def test_act_is_the_network_written_out(policy: Policy) -> None:
     assert policy.act(x).dtype == np.float32
 
 
+def test_an_action_is_the_same_to_the_last_bit_in_any_company(policy: Policy) -> None:
+    x = rows(policy, 150)
+    together = policy.act(x)
+    assert np.array_equal(policy.act(x[::-1]), together[::-1])
+    for start, stop in ((0, 1), (149, 150), (60, 73)):
+        assert policy.act(x[start:stop]).tobytes() == together[start:stop].tobytes()
+
+
 def test_actions_stay_within_the_bounds(policy: Policy) -> None:
     with torch.no_grad():
         policy.network.weights[-1].mul_(1e4)

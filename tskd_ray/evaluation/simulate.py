@@ -24,7 +24,7 @@ class Acts(Protocol):
     """A policy; `models.policy.Policy` is one."""
 
     def act(self, observations: FloatArray) -> FloatArray:
-        """Actions (E, A) for observations (E, S)."""
+        """Actions (E, A) for observations (E, S), each of its own row alone, to the last bit."""
         raise NotImplementedError
 
 
@@ -39,8 +39,9 @@ def evaluate(
 ) -> Float64Array:
     """Undiscounted returns (P, E) of deterministic rollouts.
 
-    Episode e starts from the same reset for every policy. A row depends on its own policy
-    alone, to the last bit, so callers may split the policies over processes.
+    Episode e starts from the same reset for every policy. A return depends on its own policy
+    and reset alone, to the last bit, so callers may split the policies over processes, and the
+    episodes by `first`.
 
     Args:
         policies: P policies, such as all seeds and checkpoints of all students.
@@ -95,18 +96,16 @@ def _rollout(
     returns = np.zeros(len(simulators))
     live = list(range(len(simulators)))
     while live:
-        # Finished episodes stay in the batch: its shape must not change, since the last bits of
-        # a matrix product depend on it and walking amplifies them.
         try:
-            actions = policy.act(observations)
+            actions = policy.act(observations[live])
         except ValueError as error:
             raise DataError(
                 "A policy must take the environment's observations. It fails on "
                 f"{observations.shape[1]} dimensions: {error}. Evaluate it where its data came "
                 "from."
             ) from error
-        for e in tuple(live):
-            observation, reward, terminated, truncated, _ = simulators[e].step(actions[e])
+        for e, action in zip(tuple(live), actions, strict=True):
+            observation, reward, terminated, truncated, _ = simulators[e].step(action)
             observations[e] = flatten_observation(observation)
             returns[e] += float(reward)
             if terminated or truncated:
