@@ -6,6 +6,8 @@
     python scripts/benchmark.py epoch --dataset gait-hopper-1m
     python scripts/benchmark.py distill
     python scripts/benchmark.py train
+    python scripts/benchmark.py generate
+    python scripts/benchmark.py generate --actors --steps 400
 
 Ratios within one run are what counts; absolute times belong to the machine.
 """
@@ -15,9 +17,15 @@ from __future__ import annotations
 import argparse
 import os
 
-from benchmarks import distill, epoch, stitch, train
+from benchmarks import distill, epoch, generate, stitch, train
 
-SUBJECTS = {"stitch": stitch, "epoch": epoch, "distill": distill, "train": train}
+SUBJECTS = {
+    "stitch": stitch,
+    "epoch": epoch,
+    "distill": distill,
+    "train": train,
+    "generate": generate,
+}
 """One file per subject under scripts/benchmarks, with `add_arguments` and `run`."""
 
 

@@ -88,8 +88,8 @@ def _show_paths(console: Console, folder: Path, report: Path | None) -> None:
 
 def stage_command(name: str) -> click.Command:
     """The verb of one stage."""
-    if name == "stitch":
-        return stitch
+    if name in _OF_THEIR_OWN:
+        return _OF_THEIR_OWN[name]
 
     @click.command(name, help=STAGES[name], epilog=f"Example: tskd {name} small {_EXAMPLE}")
     @_settings
@@ -132,6 +132,41 @@ def stitch(settings: tuple[str, ...], quiet: bool, as_json: bool, explain: bool)
         "Done",
         {"suggestion": suggestion_text(result.explanation), "page": str(result.page)},
     )
+
+
+@click.command(
+    short_help=STAGES["generate"],
+    epilog=f"Example: tskd generate small {_EXAMPLE} --tune-sampler",
+)
+@click.option(
+    "--tune-sampler",
+    is_flag=True,
+    help="Try many settings on a few trajectories each: tell cost and worth, suggest one.",
+)
+@_settings
+def generate(settings: tuple[str, ...], quiet: bool, as_json: bool, tune_sampler: bool) -> None:
+    """Generate trajectories with the teacher.
+
+    With --tune-sampler, only the teacher is trained (nothing twice). Then, for the configured
+    sampler and for those that differ from it in kind, steps, replanning interval or warm start:
+    claimed return, one-step error, reward error, distance to the data, cost of a step; as a
+    table and as sampler/sampler.html in the run's folder, and in the run's report.
+    """
+    if not tune_sampler:
+        _run(settings, quiet=quiet, as_json=as_json, until="generate")
+        return
+    config = _config(settings)
+    console = make_console(quiet=quiet, as_json=as_json, run=config.name)
+    from tskd_ray.pipeline.tune_sampler import tune_sampler as tune
+    from tskd_ray.report.sampler import study_table, study_text
+
+    result = tune(config, console=console)
+    console.table(*study_table(result.study))
+    console.data("Done", {"suggestion": study_text(result.study), "page": str(result.page)})
+
+
+_OF_THEIR_OWN: dict[str, click.Command] = {"generate": generate, "stitch": stitch}
+"""Verbs with an option that others lack."""
 
 
 @click.command(

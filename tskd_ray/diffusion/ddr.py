@@ -28,7 +28,7 @@ from tskd_ray.diffusion.conditional import ConditionalDiffusion, Example, Guess
 from tskd_ray.models.arithmetic import Arithmetic
 from tskd_ray.models.checkpoint import open_model, save_model
 from tskd_ray.models.fit import fit
-from tskd_ray.models.flops import training_flops
+from tskd_ray.models.flops import forward_flops, training_flops
 from tskd_ray.models.ranks import Ranks
 from tskd_ray.progress import Progress, silent
 from tskd_ray.seeding import numpy_rng, torch_rng
@@ -304,6 +304,13 @@ class TrajectoryDiffuser(_Diffuser):
             rewards=self.codec.decode_rewards(rows[..., -1]),
             anchor=anchor,
         )
+
+    def plan_flops(self, sampler: SamplerConfig) -> int:
+        """Floating-point operations of the network for one plan from noise."""
+        rows = self._channels() + self.codec.context_channels
+        inputs = ((1, self.settings.horizon, rows), (1,), (1,), (1,))
+        passes = 1 if sampler.guidance in (0.0, 1.0) else 2
+        return sampler.steps * passes * forward_flops(self.model.network, *inputs)
 
 
 class RewardDiffuser(_Diffuser):

@@ -17,7 +17,7 @@ from tskd_ray.data.trajectories import EnvironmentSpec, Trajectories
 from tskd_ray.distributed.generate import Arrays, Shard, generate_shards, plan_shards
 from tskd_ray.distributed.tasks import Task, run_tasks
 from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore
-from tskd_ray.pipeline.cost import Meter
+from tskd_ray.pipeline.cost import Meter, Rate
 from tskd_ray.progress import Progress, silent
 
 _COLUMNS = (
@@ -105,12 +105,15 @@ def run_generation(
         kept.note_cost(number, float(arrays["cpu_seconds"]))
         kept.write(number, {k: v for k, v in arrays.items() if k != "cpu_seconds"})
 
+    rate = Rate(progress)
+    left = [shard for shard in shards if shard.id not in finished]
+    rate(0, sum(shard.items for shard in left))
     generate_shards(
         partial(GenerationWorker, store, dict(inputs), config, epoch),
-        [shard for shard in shards if shard.id not in finished],
+        left,
         config.compute,
         on_result=keep,
-        progress=progress,
+        progress=rate,
     )
     folders = {name: fetch(store, input_key) for name, input_key in inputs.items()}
     recorded = load_arrays(folders["data"])
@@ -136,8 +139,26 @@ def run_generation(
         first = _first_id(recorded, config, epoch)
         attempt.ids += [int(number) - first for number in trajectories.episode_id]
         meter.elsewhere += kept.cpu_seconds() - here
-        figures = {"environment_steps": trajectories.n_steps, **meter.figures()}
+        figures = {
+            "environment_steps": trajectories.n_steps,
+            **meter.figures(),
+            **_steps_per_second(rate, config, trajectories),
+        }
         attempt.info |= {**figures, **info}
+
+
+def _steps_per_second(rate: Rate, config: Config, made: Trajectories) -> dict[str, float]:
+    """Environment steps per second of this command, and the diffusion network's arithmetic."""
+    from tskd_ray.diffusion.ddr import TrajectoryDiffuser
+
+    per_second = rate.figures().get("rate", 0.0) * made.n_steps / made.n_episodes
+    if not per_second:
+        return {}
+    settings = config.generate
+    diffuser = TrajectoryDiffuser(config.teacher, made.observation_dim)
+    share = (settings.warm_steps or settings.sampler.steps) / settings.sampler.steps
+    flops = diffuser.plan_flops(settings.sampler) * share / settings.replan_every
+    return {"rate": round(per_second, 3), "flop_per_second": round(per_second * flops)}
 
 
 def plan_vitals(

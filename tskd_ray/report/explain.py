@@ -7,20 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from tskd_ray.report.plots import _INK, GROUP_COLORS, _svg
-from tskd_ray.report.tables import number_text
+from tskd_ray.report.study import Cell, Table, write_page
 from tskd_ray.stitching.explain import SHARE, Explanation, RadiusCounts
 from tskd_ray.stitching.walks import END_NAMES
-
-Cell = str | int | float | None
-Table = tuple[str, list[str], list[list[Cell]]]
-"""Title, column titles, rows."""
 
 _VERDICTS: tuple[tuple[str, str, str], ...] = (
     ("accepted", "accepted", "#009988"),
@@ -112,26 +107,17 @@ def write_explanation(found: Explanation, name: str, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     document = found.as_dict() | {"suggestion_text": suggestion_text(found)}
     (folder / "explain.json").write_text(json.dumps(document, indent=1) + "\n")
-    environment = Environment(
-        loader=PackageLoader("tskd_ray.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("explain.html.j2").render(
+    return write_page(
+        folder / "explain.html",
         name=name,
-        found=found,
-        suggestion=suggestion_text(found),
+        heading="What radii mean here",
+        about=f"first epoch: {found.episodes:,} trajectories, {found.transitions:,} "
+        "transitions. k: the median state has that many neighbours.",
+        advice=suggestion_text(found),
+        notes=found.notes,
         picture=Markup(draw_explanation(found)),
-        tables=[
-            (title, columns, [[_text(cell) for cell in row] for row in rows])
-            for title, columns, rows in explain_tables(found)
-        ],
+        tables=explain_tables(found),
     )
-    path = folder / "explain.html"
-    path.write_text(page, encoding="utf-8")
-    return path
 
 
 def draw_explanation(found: Explanation) -> str:
@@ -211,7 +197,3 @@ def _name(row: RadiusCounts) -> str:
 
 def _percent(share: float) -> float:
     return round(100 * share, 1)
-
-
-def _text(cell: Cell) -> str:
-    return cell if isinstance(cell, str) else number_text(cell)

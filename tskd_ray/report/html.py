@@ -12,6 +12,7 @@ from markupsafe import Markup
 from tskd_ray.console import duration
 from tskd_ray.report import plots
 from tskd_ray.report.data import ReportData, load_report_data
+from tskd_ray.report.sampler import SamplerStudy, draw_study, read_study, study_text
 from tskd_ray.report.tables import compare, is_normalized, number_text, score_text
 
 ROLLOUTS = {
@@ -29,12 +30,18 @@ def write_report(run_folder: Path) -> Path:
         StorageError: If the folder holds no run.
     """
     path = run_folder / "report.html"
-    path.write_text(render(load_report_data(run_folder)), encoding="utf-8")
+    page = render(load_report_data(run_folder), read_study(run_folder))
+    path.write_text(page, encoding="utf-8")
     return path
 
 
-def render(data: ReportData) -> str:
-    """The page: self-contained HTML; sections without data are left out."""
+def render(data: ReportData, study: SamplerStudy | None = None) -> str:
+    """The page: self-contained HTML; sections without data are left out.
+
+    Args:
+        data: What the run left.
+        study: What `tskd generate --tune-sampler` left, if it was asked.
+    """
     environment = Environment(
         loader=PackageLoader("tskd_ray.report", "."),
         autoescape=True,
@@ -52,6 +59,7 @@ def render(data: ReportData) -> str:
         normalized=is_normalized(data.metrics.scores),
         headline=compare(data.metrics.scores),
         pictures=_pictures(data),
+        study=None if study is None else (Markup(draw_study(study)), study_text(study)),
         panels=[
             (panel.title, Markup(plots.panel(panel, f"panel{number}")))
             for number, panel in enumerate(data.plots.panels)

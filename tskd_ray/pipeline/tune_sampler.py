@@ -1,0 +1,162 @@
+"""`tskd generate --tune-sampler`: what each way of sampling costs, and what it is worth."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tskd_ray.config.schema import Config
+from tskd_ray.console import Console
+from tskd_ray.data.arrays import load_arrays
+from tskd_ray.distributed.session import session
+from tskd_ray.distributed.shared import require_shared_storage
+from tskd_ray.distributed.tasks import Task, run_tasks
+from tskd_ray.errors import ConfigError
+from tskd_ray.evaluation.quality import quality
+from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore
+from tskd_ray.pipeline.explain import needed
+from tskd_ray.pipeline.graph import TEACHER, build_graph
+from tskd_ray.pipeline.recorded import data_key, load_recorded, record_data
+from tskd_ray.pipeline.runner import Runner
+from tskd_ray.pipeline.spread import fetch, load_teacher
+from tskd_ray.progress import Progress, silent
+from tskd_ray.report.sampler import SamplerRow, SamplerStudy, write_study
+
+TRAJECTORIES = 16
+"""Generated for each setting, unless `generate.trajectories` is less: the same numbers, so the
+same starts and noise, for each."""
+
+Change = dict[str, Any]
+_STEPS = (1, 2, 3, 5, 10, 20)
+_EVERY = (1, 2, 4, 8, 16)
+_WARM = (1, 2, 3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneResult:
+    """What `tune_sampler` leaves."""
+
+    study: SamplerStudy
+    page: Path
+    """`<storage>/runs/<name>/sampler/sampler.html`; sampler.json lies beside it."""
+
+
+def tune_sampler(config: Config, *, console: Console | None = None) -> TuneResult:
+    """Train the teacher if need be, then generate a few trajectories by each setting.
+
+    Args:
+        config: The whole configuration; its sampler is where the settings start from.
+        console: Whom to tell; default: nobody.
+
+    Raises:
+        InputError: As `run`; also if the configuration generates nothing.
+        StageError: If a stage fails; running again resumes.
+    """
+    if not config.generate.trajectories:
+        raise ConfigError(
+            "There must be generation to tune. Got generate.trajectories=0. Set it to 1 or "
+            "more."
+        )
+    console = console or Console(mode="quiet")
+    store = ArtifactStore(config.storage)
+    store.check_writable()
+    recorded = load_recorded(config)
+    graph = build_graph(config, data_key(recorded))
+    wanted = needed(graph, TEACHER)
+    runner = Runner(config, store, graph, console)
+    settings = neighbours(config)
+    with session(config.compute), runner.announced(wanted):
+        if runner.missing(wanted):
+            require_shared_storage(store.storage.root, store.storage.local, config.compute)
+        record_data(store, graph["data"].key, recorded)
+        runner.run(wanted)
+        inputs = {node.name: node.key for node in wanted}
+        with console.stage("tune-sampler"):
+            tasks = {
+                str(number): Task(
+                    function=try_setting,
+                    arguments={"store": store, "inputs": inputs, "config": setting},
+                )
+                for number, setting in enumerate(settings)
+            }
+            bars = {
+                str(number): console.progress(SamplerRow.name(setting.generate))
+                for number, setting in enumerate(settings)
+            }
+            rows = run_tasks(tasks, config.compute, progress=bars.__getitem__)
+    study = SamplerStudy(
+        rows=tuple(rows.values()),
+        rollout=config.generate.rollout,
+        device=config.compute.device,
+    )
+    page = write_study(study, config.name, store.run_folder(config.name) / "sampler")
+    store.publish_run(config.name)
+    return TuneResult(study=study, page=page)
+
+
+def neighbours(config: Config) -> list[Config]:
+    """The configured setting, and those that differ from it in one thing at a time.
+
+    Samplers and their steps, replanning intervals, and plans that begin from the one before.
+    """
+    steps = config.teacher.trajectory.diffusion_steps
+    ahead = config.teacher.trajectory.horizon - config.teacher.context
+    ours = config.generate
+    changes: list[tuple[Change, Change]] = [({}, {})]
+    changes += [
+        ({"name": name, "steps": count}, {"warm_steps": None})
+        for name in ("ddim", "dpmpp_2m")
+        for count in _STEPS
+        if count <= steps
+    ]
+    changes += [({}, {"replan_every": every}) for every in _EVERY if every <= ahead]
+    changes += [({}, {"warm_steps": warm}) for warm in (None, *_WARM)]
+    found: list[Config] = []
+    for sampler, generate in changes:
+        both = ours.sampler.model_copy(update=sampler)
+        count = min(ours.trajectories, TRAJECTORIES)
+        update = {"sampler": both, "trajectories": count, **generate}
+        tried = config.model_copy(update={"generate": ours.model_copy(update=update)})
+        warm = tried.generate.warm_steps
+        if tried not in found and (warm is None or warm <= both.steps):
+            found.append(tried)
+    return found
+
+
+def try_setting(
+    *,
+    store: ArtifactStore,
+    inputs: Mapping[str, ArtifactKey],
+    config: Config,
+    progress: Progress = silent,
+) -> SamplerRow:
+    """Generate by one setting and look at the result; a task of `run_tasks`."""
+    from tskd_ray.diffusion.rollout import generate
+
+    folders = {name: fetch(store, key) for name, key in inputs.items()}
+    teacher, first_id = load_teacher(folders, config, epoch=1)
+    recorded = load_arrays(folders["data"])
+    # The first call also compiles: it is not what a long run pays.
+    short = config.generate.model_copy(update={"max_steps": config.generate.replan_every})
+    generate(teacher, short, ids=[0], seed=config.seed)
+    clock = time.process_time if config.compute.device == "cpu" else time.perf_counter
+    began = clock()
+    made = generate(
+        teacher,
+        config.generate,
+        ids=range(config.generate.trajectories),
+        seed=config.seed,
+        epoch=1,
+        first_id=first_id,
+        slots=config.compute.slots,
+        progress=progress,
+    )
+    seconds = clock() - began
+    return SamplerRow.of(
+        config.generate,
+        quality(made.trajectories, made.disagreement, recorded, config.seed),
+        seconds / made.trajectories.n_steps,
+    )
