@@ -24,8 +24,9 @@ from tskd_ray.report.study import Cell, Table, write_page
 
 WORSE = 1.1
 """Step error, over the best one, that still counts as good."""
-ERRORS = 2.0
-"""Standard errors of a paired difference within which returns count as equal."""
+ERRORS = 1.0
+"""Standard errors of a paired difference within which returns count as equal (the rule of one
+standard error: Breiman et al. 1984, Classification and Regression Trees)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +82,7 @@ class SamplerStudy:
         """The cheapest setting that is as good as any.
 
         As good: its returns fall short of the best mean by no more than `ERRORS` standard
-        errors of the difference, trajectory by trajectory, and its step error is at most
+        error of the difference, trajectory by trajectory, and its step error is at most
         `WORSE` times that of the setting with that best mean, or of the configured one if that
         is larger.
         """
@@ -151,7 +152,7 @@ def study_text(study: SamplerStudy) -> str:
         )
     return text + (
         f"It is the cheapest whose claimed returns fall short of the best by less than "
-        f"{ERRORS:g} standard errors and whose steps are at most {WORSE:g} times as wrong. "
+        f"{ERRORS:g} standard error and whose steps are at most {WORSE:g} times as wrong. "
         "Claimed returns are predictions: only a student's score tells the worth."
     )
 
