@@ -39,6 +39,7 @@ def test_stages_of_a_run_are_on_the_metrics_endpoint(head: Head, tmp_path: Path)
         done = head.submit(
             tiny_settings(tmp_path / "storage", tmp_path),
             "generate.trajectories=40",
+            "select.minimum_episodes=1",
         )
         time.sleep(3)
     finally:
