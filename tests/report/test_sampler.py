@@ -53,14 +53,6 @@ def test_the_knee_is_the_cheapest_that_is_as_good() -> None:
     assert study(OURS, clean).knee() is OURS, "as good, but its steps are wrong"
 
 
-def test_returns_are_compared_trajectory_by_trajectory() -> None:
-    """Starts differ far more than settings do: unpaired, nothing would be told apart."""
-    cheap = row(0.5, (96.0, 105.0, 101.0, 90.0))
-    spread = row(1.0, (0.0, 400.0, 200.0, 100.0))
-    assert study(OURS, cheap).knee() is OURS
-    assert study(spread, row(0.5, (10.0, 380.0, 220.0, 90.0))).knee() is not spread
-
-
 def test_the_table_is_sorted_by_cost_and_marks_two() -> None:
     _, titles, rows = study_table(study(OURS, row(0.5, OURS.quality.returns, steps=3)))
     assert [line[0] for line in rows] == [

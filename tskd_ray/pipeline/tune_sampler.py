@@ -110,7 +110,7 @@ def neighbours(config: Config) -> list[Config]:
         ({"name": name, "steps": count}, {"warm_steps": None})
         for name in ("ddim", "dpmpp_2m")
         for count in _STEPS
-        if count <= steps
+        if count <= steps and not (name == "dpmpp_2m" and count <= 2)  # those are ddim's
     ]
     changes += [({}, {"replan_every": every}) for every in _EVERY if every <= ahead]
     changes += [({}, {"warm_steps": warm}) for warm in (None, *_WARM)]

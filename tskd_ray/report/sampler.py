@@ -6,15 +6,14 @@ n trajectories by each setting, from the same starts and under the same noise.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from tskd_ray.config.schema import GenerateConfig
 from tskd_ray.evaluation.quality import Quality
@@ -24,9 +23,6 @@ from tskd_ray.report.study import Cell, Table, write_page
 
 WORSE = 1.1
 """Step error, over the best one, that still counts as good."""
-ERRORS = 1.0
-"""Standard errors of a paired difference within which returns count as equal (the rule of one
-standard error: Breiman et al. 1984, Classification and Regression Trees)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,28 +77,19 @@ class SamplerStudy:
     def knee(self) -> SamplerRow:
         """The cheapest setting that is as good as any.
 
-        As good: its returns fall short of the best mean by no more than `ERRORS` standard
-        error of the difference, trajectory by trajectory, and its step error is at most
-        `WORSE` times that of the setting with that best mean, or of the configured one if that
-        is larger.
+        As good: its returns fall short of the best mean by no more than that one's standard
+        error (Breiman et al. 1984), and its step error is at most `WORSE` times that of the
+        setting with that mean, or of the configured one if that is larger.
         """
-        best = max(self.rows, key=lambda row: row.quality.mean_return)
-        bound = WORSE * max(best.quality.step_error, self.rows[0].quality.step_error)
+        best = max(self.rows, key=lambda row: row.quality.mean_return).quality
+        bound = WORSE * max(best.step_error, self.rows[0].quality.step_error)
+        least = best.mean_return - best.return_error
         good = [
             row
             for row in self.rows
-            if row.quality.step_error <= bound and _shortfall(best, row) <= ERRORS
+            if row.quality.step_error <= bound and row.quality.mean_return >= least
         ]
         return min(good, key=lambda row: row.seconds_per_step)
-
-
-def _shortfall(best: SamplerRow, row: SamplerRow) -> float:
-    """How far a setting's returns fall short, in standard errors of the paired difference."""
-    gap = np.array(best.quality.returns) - np.array(row.quality.returns)
-    if len(gap) < 2 or not gap.any():
-        return 0.0
-    error = float(gap.std(ddof=1)) / math.sqrt(len(gap))
-    return float(gap.mean()) / max(error, 1e-12)
 
 
 def study_table(study: SamplerStudy) -> Table:
@@ -151,8 +138,8 @@ def study_text(study: SamplerStudy) -> str:
             f"{ratio:.2g} times the speed of the configured setting. "
         )
     return text + (
-        f"It is the cheapest whose claimed returns fall short of the best by less than "
-        f"{ERRORS:g} standard error and whose steps are at most {WORSE:g} times as wrong. "
+        "It is the cheapest whose claimed returns fall short of the best by no more than their "
+        f"standard error, and whose steps are at most {WORSE:g} times as wrong. "
         "Claimed returns are predictions: only a student's score tells the worth."
     )
 
@@ -202,6 +189,7 @@ def draw_study(study: SamplerStudy) -> str:
         _draw(panels[1], study, "One-step error, in sd of a true step", errors)
         distances = [(row.quality.distance, 0.0) for row in study.rows]
         _draw(panels[2], study, "Distance to the nearest recorded state", distances)
+        panels[0].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         panels[2].set_xlabel(
             "milliseconds per environment step (ring: configured, cross: knee)"
         )
@@ -237,5 +225,7 @@ def _draw(
     if any(row.warm_steps is not None for row in study.rows):
         axes.plot([], [], color=_INK, marker="^", ls="none", label="warm start")
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_title(title, loc="left")
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
