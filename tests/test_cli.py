@@ -22,9 +22,6 @@ from tskd_ray.cli import cli, exit_code
 from tskd_ray.config.load import load_config
 from tskd_ray.config.schema import Config
 from tskd_ray.errors import DataError, ResourceError, StageError
-from tskd_ray.models.mlp import BatchedMLP
-from tskd_ray.models.policy import Policy
-from tskd_ray.models.standardizer import Standardizer
 from tskd_ray.report.data import save_report_data
 
 PIPELINE = "tskd_ray.pipeline.run.run"
@@ -355,24 +352,6 @@ def test_what_a_reader_warns_of_reaches_the_user(
         else:
             assert captured.err.startswith(f"warning: {told}")
             assert captured.err.count("\n") == 1
-
-
-@pytest.fixture
-def policy() -> Policy:
-    network = BatchedMLP(4, 2, (8,), seed=0, keys=[("student", 0)])
-    observation = Standardizer.fit(np.random.default_rng(0).normal(size=(64, 4)))
-    low, high = -np.ones(2, np.float32), np.ones(2, np.float32)
-    return Policy(network, observation, low, high)
-
-
-def test_export_writes_onnx_and_times_it(
-    policy: Policy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    policy.save(tmp_path / "policy")
-    assert exit_code(["export", str(tmp_path)]) == 0
-    out = capsys.readouterr().out
-    assert "p99" in out
-    assert (tmp_path / "policy" / "policy.onnx").stat().st_size > 100
 
 
 def test_export_of_an_unfinished_run_says_how_to_finish_it(

@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from tskd_ray.errors import StageError
-from tskd_ray.models import policy as policy_module
 from tskd_ray.models.mlp import BatchedMLP
-from tskd_ray.models.policy import Policy, export_onnx
+from tskd_ray.models.policy import Policy
 from tskd_ray.models.standardizer import Standardizer
 
 LOW, HIGH = np.array([-1.0, 0.0], dtype=np.float32), np.array([1.0, 4.0], dtype=np.float32)
@@ -66,33 +64,3 @@ def test_a_checkpoint_acts_the_same_bytes(policy: Policy, tmp_path: Path) -> Non
 
 def test_parameters_are_counted(policy: Policy) -> None:
     assert policy.n_parameters == (3 * 16 + 16) + (16 * 16 + 16) + (16 * 2 + 2)
-
-
-@pytest.mark.parametrize("n", [1, 5])
-def test_onnx_takes_raw_observations_in_any_batch(
-    policy: Policy, tmp_path: Path, n: int
-) -> None:
-    import onnxruntime
-
-    assert export_onnx(policy, tmp_path / "policy.onnx") < 1e-4
-    session = onnxruntime.InferenceSession(
-        tmp_path / "policy.onnx", providers=["CPUExecutionProvider"]
-    )
-    x = rows(policy, n).astype(np.float32)
-    (actions,) = session.run(None, {"observations": x})
-    np.testing.assert_allclose(np.asarray(actions), policy.act(x), atol=1e-4)
-
-
-def test_onnx_bytes_are_reproducible(policy: Policy, tmp_path: Path) -> None:
-    export_onnx(policy, tmp_path / "a.onnx")
-    export_onnx(policy, tmp_path / "b.onnx")
-    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
-
-
-def test_an_export_that_differs_is_not_written(
-    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(policy_module, "ONNX_TOLERANCE", -1.0)
-    with pytest.raises(StageError, match="must act as the original"):
-        export_onnx(policy, tmp_path / "policy.onnx")
-    assert not (tmp_path / "policy.onnx").exists()

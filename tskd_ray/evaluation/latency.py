@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tskd_ray.config.schema import GenerateConfig
+from tskd_ray.diffusion.teacher import Teacher
 from tskd_ray.types import Float32Array, FloatArray
 
 WARM_UP = 50
@@ -25,20 +26,43 @@ class Latency:
 
 
 def latency(
-    act: Callable[[Float32Array], Any], observation_dim: int, *, calls: int = 2000
+    act: Callable[[Float32Array], Any], observations: FloatArray, *, calls: int = 2000
 ) -> Latency:
-    """Time `act` on single observations (1, S), after a warm-up."""
-    observations = np.random.default_rng(0).normal(size=(calls, 1, observation_dim))
-    observations = observations.astype(np.float32)
-    for row in observations[:WARM_UP]:
-        act(row)
+    """Time `act` on single rows (1, S) of observations (N, S), after a warm-up."""
+    rows = np.asarray(observations, dtype=np.float32)[np.arange(calls) % len(observations)]
+    for row in rows[: min(WARM_UP, calls // 10)]:
+        act(row[None])
     taken = np.empty(calls)
-    for number, row in enumerate(observations):
+    for number, row in enumerate(rows):
+        one = row[None]
         start = time.perf_counter_ns()
-        act(row)
+        act(one)
         taken[number] = time.perf_counter_ns() - start
     p50, p99 = np.quantile(taken, [0.5, 0.99]) / 1000
     return Latency(p50=float(p50), p99=float(p99))
+
+
+def planner(teacher: Teacher, settings: GenerateConfig) -> Callable[[FloatArray], Float32Array]:
+    """The teacher as a policy: one plan, then the inverse dynamics of its first step.
+
+    The history is the current state, as often as the plan's context asks: how long a plan takes
+    does not depend on it.
+    """
+    rng = np.random.default_rng(0)
+    context = teacher.diffuser.config.context
+
+    def act(observations: FloatArray) -> Float32Array:
+        plan = teacher.diffuser.plan(
+            np.repeat(observations[:, None], context, axis=1),
+            np.full(len(observations), context),
+            target_return=settings.target_return,
+            sampler=settings.sampler,
+            rngs=[rng] * len(observations),
+        )
+        ahead = plan.states[np.arange(len(observations)), plan.anchor + 1]
+        return teacher.inverse_dynamics.predict(observations, ahead)
+
+    return act
 
 
 @contextmanager
@@ -52,21 +76,3 @@ def one_thread() -> Generator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def onnx_policy(path: Path) -> Callable[[FloatArray], Float32Array]:
-    """The exported policy in ONNX Runtime, on one thread: observations (N, S) to actions."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        str(path), options, providers=["CPUExecutionProvider"]
-    )
-    name = session.get_inputs()[0].name
-
-    def act(observations: FloatArray) -> Float32Array:
-        inputs = {name: np.asarray(observations, dtype=np.float32)}
-        return np.asarray(session.run(None, inputs)[0], dtype=np.float32)
-
-    return act

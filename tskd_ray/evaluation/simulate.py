@@ -24,7 +24,7 @@ class Acts(Protocol):
     """A policy; `models.policy.Policy` is one."""
 
     def act(self, observations: FloatArray) -> FloatArray:
-        """Actions (E, A) for observations (E, S), each of its own row alone, to the last bit."""
+        """Actions (E, A) for observations (E, S), each of its row alone, to the last bit."""
         raise NotImplementedError
 
 

@@ -95,7 +95,7 @@ def write_run(
                 _remove(folder / name)
             return metrics, None
         _write_dataset(config, recorded, folders, folder)
-        _write_policy(config, folders, folder)
+        _write_policy(config, folders, folder, data.run)
         from tskd_ray.report.html import write_report
 
         return metrics, write_report(folder)
@@ -154,15 +154,28 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _write_policy(config: Config, folders: Mapping[str, Path], folder: Path) -> None:
+def _write_policy(
+    config: Config, folders: Mapping[str, Path], folder: Path, run: RunRecord
+) -> None:
     """The TSKD student of the first seed, final weights: not the luckiest, the first."""
-    from tskd_ray.models.policy import Policy, export_onnx
+    from tskd_ray.export.description import Description
+    from tskd_ray.export.onnx_graph import float_onnx
+    from tskd_ray.models.policy import Policy
 
-    policy = Policy.load(
-        folders["students-tskd"] / f"step-{config.distill.fit.steps}" / "seed-0"
-    )
-    policy.save(folder / "policy")
-    export_onnx(policy, folder / "policy" / "policy.onnx")
+    student = folders["students-tskd"] / f"step-{config.distill.fit.steps}" / "seed-0"
+    policy, target, fresh = Policy.load(student), folder / "policy", folder / ".policy"
+    shutil.rmtree(fresh, ignore_errors=True)
+    policy.save(fresh)
+    (fresh / "policy.onnx").write_bytes(float_onnx(policy, Description.of(run, policy)))
+    if all(_same(path, target / path.name) for path in fresh.iterdir()):
+        shutil.rmtree(fresh)  # what `tskd export` put beside it stays true
+        return
+    shutil.rmtree(target, ignore_errors=True)
+    fresh.rename(target)
+
+
+def _same(one: Path, other: Path) -> bool:
+    return other.is_file() and one.read_bytes() == other.read_bytes()
 
 
 def _warnings(config: Config) -> list[str]:
