@@ -23,9 +23,14 @@ def test_one_node_may_use_any_storage(tmp_path: Path) -> None:
     check_shared(str(tmp_path), tmp_path, [], never)
 
 
-def test_several_nodes_need_a_folder() -> None:
+def test_a_remote_store_does_for_several_nodes() -> None:
+    check_shared("s3://bucket/x", None, ["a", "b"], never)
+
+
+def test_training_together_on_several_nodes_needs_a_folder() -> None:
+    check_shared("s3://bucket/x", None, [], never, together=True)
     with pytest.raises(StorageError, match=r"Got s3://bucket/x and 3 nodes\. Set storage"):
-        check_shared("s3://bucket/x", None, ["a", "b"], never)
+        check_shared("s3://bucket/x", None, ["a", "b"], never, together=True)
 
 
 def test_several_nodes_must_all_see_the_folder(tmp_path: Path) -> None:

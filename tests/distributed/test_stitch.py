@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +75,7 @@ class InTrouble(SEARCHER):  # type: ignore[misc, valid-type]
 
     def answer(self, batch: dict[str, Any]) -> Any:
         trouble = {50: "killed", 100: "waits", 150: "stopped"}.get(int(batch["row"][0]))
-        if trouble is not None and not (sign := self._folder / trouble).exists():
+        if trouble is not None and not (sign := self._ask.locate() / trouble).exists():
             sign.touch()
             if trouble == "waits":
                 threading.Event().wait()
@@ -135,6 +137,26 @@ def test_shards_and_subsets_are_decided_the_same(
         tmp_path / "problem", compute, transitions=some, block=64
     )
     assert arrays(decided) == arrays(decide_hops(problem[1], some))
+
+
+@pytest.mark.ray
+def test_workers_read_the_problem_where_they_are_told(
+    problem: tuple[Path, HopProblem], three_workers: ComputeConfig, tmp_path: Path
+) -> None:
+    folder, made = problem
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    some = np.arange(100)
+    decided, _ = decide_hops_distributed(
+        folder, three_workers, transitions=some, locate=partial(Path, str(copy))
+    )
+    assert arrays(decided) == arrays(decide_hops(made, some))
+    with pytest.raises(StorageError, match="nowhere is not readable as one"):
+        decide_hops_distributed(
+            folder,
+            three_workers,
+            transitions=some,
+            locate=partial(Path, str(tmp_path / "nowhere")),
+        )
 
 
 @pytest.mark.ray

@@ -1,8 +1,8 @@
 """Whether all nodes of the cluster share the storage: refused before any work if they do not.
 
 Artifacts, shards and the frozen snapshot of the hop search travel by files, so with more than
-one node the storage must be a folder that all of them see. An object store does for artifacts
-but not for the snapshot, which workers map into memory.
+one node the storage must be a folder that all of them see, or a remote store, of which each
+node keeps copies. Ray Train's groups need the folder.
 """
 
 from __future__ import annotations
@@ -34,23 +34,34 @@ def require_shared_storage(root: str, local: Path | None, compute: ComputeConfig
         StorageError: If another node that work may go to does not see the folder.
     """
     if compute.mode != "local":
-        check_shared(root, local, _other_nodes(), _sees)
+        check_shared(root, local, _other_nodes(), _sees, together=compute.training_workers > 1)
 
 
-def check_shared(root: str, local: Path | None, others: Sequence[str], sees: Sees) -> None:
+def check_shared(
+    root: str,
+    local: Path | None,
+    others: Sequence[str],
+    sees: Sees,
+    *,
+    together: bool = False,
+) -> None:
     """The decision itself, given the ids of the other nodes and a way to ask each.
 
     Raises:
-        StorageError: If there are other nodes, and they do not all see `local`.
+        StorageError: If there are other nodes, and they do not all see `local`; or if it is
+            remote and several processes are to train one model together.
     """
     if not others:
         return
     if local is None:
-        raise StorageError(
-            "With more than one node the storage must be a folder that all nodes share, since "
-            f"workers of the hop search map files of it. Got {root} and {len(others) + 1} "
-            "nodes. Set storage to such a folder, or use one node."
-        )
+        if together:
+            raise StorageError(
+                "With compute.training_workers above 1 and more than one node the storage must "
+                "be a folder that all nodes share, since each group takes up the state of the "
+                f"one before. Got {root} and {len(others) + 1} nodes. Set storage to such a "
+                "folder, or compute.training_workers=1."
+            )
+        return
     word = uuid.uuid4().hex
     probe = local / f"probe-{word}"
     probe.write_text(word)

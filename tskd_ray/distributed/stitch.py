@@ -12,7 +12,8 @@ import logging
 import pickle
 import time
 import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +42,7 @@ def decide_hops_distributed(
     *,
     transitions: IntArray | None = None,
     dynamics: bool = True,
+    locate: Callable[[], Path] | None = None,
     block: int | None = None,
     progress: Progress = silent,
 ) -> tuple[HopDecisions, float]:
@@ -50,10 +52,12 @@ def decide_hops_distributed(
     shard at a time.
 
     Args:
-        problem_folder: Written by `HopProblem.save`, where every worker can read it.
+        problem_folder: Written by `HopProblem.save`.
         compute: Workers, and CPUs of each.
         transitions: (n,) distinct numbers; default all.
         dynamics: As in `decide_hops`.
+        locate: Called on a worker, tells where that problem's files are there; picklable.
+            Default: every worker reads `problem_folder` itself.
         block: Transitions per call, by default such that all workers end about together; no
             part of the result.
         progress: Told the transitions decided.
@@ -81,7 +85,12 @@ def decide_hops_distributed(
         # Only the block search is matrix products; the others gain nothing from a GPU.
         device = compute.device if problem.shards[number].name == "blocks" else "cpu"
         ask = _Ask(
-            str(problem_folder), number, dynamics, compute.threads, device, compute.hang_timeout
+            locate or partial(Path, str(problem_folder)),
+            number,
+            dynamics,
+            compute.threads,
+            device,
+            compute.hang_timeout,
         )
         size = block or _block_size(len(wanted), compute, gpu=device == "cuda")
         places = [rows[start : start + size] for start in range(0, len(rows), size)]
@@ -121,7 +130,7 @@ def _check_complete(asked: IntArray) -> None:
 class _Ask(NamedTuple):
     """What a worker does for each block."""
 
-    folder: str
+    locate: Callable[[], Path]
     shard: int
     dynamics: bool
     threads: int
@@ -141,7 +150,7 @@ class _Searcher:
     """Lives in an actor of Ray Data; one block of transitions per call."""
 
     def __init__(self, ask: _Ask) -> None:
-        self._ask, self._folder = ask, Path(ask.folder)
+        self._ask = ask
         self._problem: HopProblem | None = None
 
     def __call__(self, batch: dict[str, Any]) -> Any:
@@ -170,7 +179,7 @@ class _Searcher:
     def _search(self, transitions: IntArray) -> Found:
         # opened here, not at birth: Ray Data would take a bad folder for a lost actor
         opened = self._problem
-        self._problem = opened or HopProblem.open(self._folder, device=self._ask.device)
+        self._problem = opened or HopProblem.open(self._ask.locate(), device=self._ask.device)
         ask = self._ask
         return search_shard(
             self._problem,

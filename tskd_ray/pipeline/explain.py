@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tskd_ray.config.schema import Config
 from tskd_ray.console import Console
@@ -15,13 +16,14 @@ from tskd_ray.distributed.tasks import Task, run_tasks
 from tskd_ray.errors import ConfigError
 from tskd_ray.models.forward_dynamics import ForwardDynamics
 from tskd_ray.models.value import TwinValue
-from tskd_ray.pipeline.artifacts import ArtifactStore
+from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore
 from tskd_ray.pipeline.graph import Node, build_graph
 from tskd_ray.pipeline.hops import resolve_radius
 from tskd_ray.pipeline.recorded import data_key, load_recorded, record_data
 from tskd_ray.pipeline.runner import Runner
 from tskd_ray.pipeline.spread import fetch
 from tskd_ray.pipeline.stages import Work, price_hops
+from tskd_ray.progress import Progress, silent
 from tskd_ray.report.explain import write_explanation
 from tskd_ray.stitching.explain import Explanation, explain
 from tskd_ray.types import Float32Array, FloatArray
@@ -69,7 +71,7 @@ def explain_run(config: Config, *, console: Console | None = None) -> ExplainRes
         runner.run(wanted)
         folders = {node.name: fetch(store, node.key) for node in wanted}
         with console.stage("explain"), torch_threads(config.compute.threads):
-            found = _explain(config, graph, folders, console)
+            found = _explain(config, store, graph, folders, console)
     folder = store.run_folder(config.name) / "explain"
     page = write_explanation(found, config.name, folder)
     store.publish_run(config.name)
@@ -85,8 +87,19 @@ def needed(graph: Mapping[str, Node], names: tuple[str, ...]) -> list[Node]:
     return [node for node in graph.values() if node.name in wanted]
 
 
+def price_anywhere(
+    *, store: ArtifactStore, ddr2: ArtifactKey, progress: Progress = silent, **arguments: Any
+) -> tuple[Float32Array, float]:
+    """`price_hops` on whatever node it is called; a task of `run_tasks`."""
+    return price_hops(ddr2=fetch(store, ddr2), progress=progress, **arguments)
+
+
 def _explain(
-    config: Config, graph: Mapping[str, Node], folders: Mapping[str, Path], console: Console
+    config: Config,
+    store: ArtifactStore,
+    graph: Mapping[str, Node],
+    folders: Mapping[str, Path],
+    console: Console,
 ) -> Explanation:
     settings = config.stitch
     inputs = {name: folders[name] for name in graph["value-1"].inputs}
@@ -97,8 +110,8 @@ def _explain(
     def reward(states: FloatArray, next_states: FloatArray) -> Float32Array:
         # As in the epoch itself: the driver may have no GPU, and noise is named by the pair.
         pairs = {"states": states, "next_states": next_states}
-        arguments = {"config": config, "ddr2": folders["ddr2"], **pairs}
-        task = Task(function=price_hops, arguments=arguments)
+        arguments = {"store": store, "ddr2": graph["ddr2"].key, "config": config, **pairs}
+        task = Task(function=price_anywhere, arguments=arguments)
         return run_tasks({"rewards": task}, config.compute)["rewards"][0]
 
     limit = None if joined.environment is None else joined.environment.max_episode_steps

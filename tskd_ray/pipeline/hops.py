@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ from tskd_ray.distributed.stitch import decide_hops_distributed
 from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore, artifact_key
 from tskd_ray.pipeline.cost import Meter
 from tskd_ray.pipeline.graph import VERSIONS, Node
+from tskd_ray.pipeline.snapshot import Snapshot
 from tskd_ray.pipeline.stages import Work, load_decisions
 from tskd_ray.progress import Progress
 from tskd_ray.stitching.choose import argmax_recall, sample_transitions
@@ -52,7 +51,7 @@ def run_hops(
         node: The stage; what its key is made of, but for the radius, must be the same there.
         inputs: Keys by name.
         work: Its inputs are D, the new trajectories, V and the dynamics. The frozen snapshot
-            that workers map is written into its scratch, on storage that all of them reach.
+            that workers map is written into its scratch.
         meter: Told the CPU seconds of the workers.
     """
     from tskd_ray.models.forward_dynamics import ForwardDynamics
@@ -66,7 +65,8 @@ def run_hops(
     with torch_threads(config.compute.threads):
         radius = resolve_radius(joined, config)
         # A folder of its own: overwriting what another command's workers map would kill them.
-        folder = work.scratch / f"problem-{uuid.uuid4().hex}"
+        name = f"problem-{uuid.uuid4().hex}"
+        folder = work.scratch / name
         problem = hop_problem(
             joined,
             value=TwinValue.load(value_folder).predict,
@@ -80,7 +80,8 @@ def run_hops(
         )
         family = family_of(node, inputs)
         wide = _wider(store, family, radius)
-        decider = _Decider(folder, config, joined.n_steps, work.progress)
+        snapshot = Snapshot(store, folder.resolve(), f"{node.key.folder}/scratch/{name}")
+        decider = _Decider(snapshot, config, joined.n_steps, work.progress)
         decisions, rounds = _decide(joined, problem, settings.decide, wide, decider)
         sizes = neighbourhood_sizes(problem)
     meter.elsewhere += decider.elsewhere
@@ -105,29 +106,35 @@ def run_hops(
             "choice": None if problem.choice is None else asdict(problem.choice),
         }
     )
-    shutil.rmtree(folder, ignore_errors=True)
+    snapshot.drop()
 
 
 class _Decider:
     """`decide_hops_distributed` of one problem, in process where a cluster is not worth it."""
 
-    def __init__(self, folder: Path, config: Config, total: int, progress: Progress) -> None:
-        self.folder, self.compute = folder, config.compute
-        self.total, self.progress = total, progress
+    def __init__(
+        self, snapshot: Snapshot, config: Config, total: int, progress: Progress
+    ) -> None:
+        self.snapshot, self.compute = snapshot, config.compute
+        self.total, self.progress, self.sent = total, progress, False
         self.elsewhere, self.done = 0.0, 0
 
     def __call__(self, transitions: IntArray, *, dynamics: bool = True) -> HopDecisions:
         compute = self.compute
         if len(transitions) < _WORTH_WORKERS:
             compute = compute.model_copy(update={"mode": "local"})
+        if compute.mode != "local" and not self.sent:
+            self.snapshot.send()
+            self.sent = True
         before = self.done
 
         def told(done: int, total: int, **metrics: float) -> None:
             self.progress(before + done, self.total, **metrics)
 
         decisions, elsewhere = decide_hops_distributed(
-            self.folder,
+            self.snapshot.folder,
             compute,
+            locate=self.snapshot.here,
             transitions=transitions,
             dynamics=dynamics,
             progress=told,
