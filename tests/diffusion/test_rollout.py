@@ -13,7 +13,8 @@ import pytest
 from diffusion.small_teacher import teacher_config, world
 from tskd_ray.config.schema import FitConfig, GenerateConfig, SamplerConfig
 from tskd_ray.data.trajectories import EnvironmentSpec, Origin
-from tskd_ray.diffusion.ddr import Start, TrajectoryDiffuser
+from tskd_ray.diffusion.ddr import TrajectoryDiffuser
+from tskd_ray.diffusion.plan import Start
 from tskd_ray.diffusion.rollout import End, Teacher, facts, generate
 from tskd_ray.errors import ConfigError
 from tskd_ray.models.inverse_dynamics import InverseDynamics

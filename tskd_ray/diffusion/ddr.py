@@ -6,7 +6,6 @@ B batch · H horizon · S observation dim · C context (states of history)
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -25,6 +24,7 @@ from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.data.windows import Windows
 from tskd_ray.diffusion.codec import AbsoluteCodec, Codec, ResidualCodec
 from tskd_ray.diffusion.conditional import ConditionalDiffusion, Example, Guess
+from tskd_ray.diffusion.plan import Plan, Start
 from tskd_ray.models.arithmetic import Arithmetic
 from tskd_ray.models.checkpoint import open_model, save_model
 from tskd_ray.models.fit import fit
@@ -36,24 +36,6 @@ from tskd_ray.types import Float32Array, FloatArray, IntArray
 
 MODEL_SETTINGS = {"ddr1": "trajectory", "ddr2": "reward"}
 REWARD_BATCH = 4096  # pairs per call of DDR-II; fixed, since batch shape changes last bits
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What DDR-I sees ahead. Row `anchor` is the current state's."""
-
-    states: Float32Array  # (B, H, S) raw units
-    rewards: Float32Array  # (B, H) raw units
-    anchor: IntArray  # (B,) history length − 1 (D3)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Start:
-    """What a plan begins from instead of noise: the previous one, as it looks from now."""
-
-    states: Float32Array  # (B, H, S) raw units
-    rewards: Float32Array  # (B, H) raw units
-    steps: int  # of the sampler, that are left to do
 
 
 class _Diffuser:

@@ -15,8 +15,8 @@ from enum import IntEnum
 import numpy as np
 
 from tskd_ray.config.schema import GenerateConfig
-from tskd_ray.diffusion.ddr import Plan, Start
 from tskd_ray.diffusion.movers import Mover
+from tskd_ray.diffusion.plan import Plan, Start
 from tskd_ray.diffusion.teacher import Teacher
 from tskd_ray.progress import Progress
 from tskd_ray.types import BoolArray, Float32Array, Float64Array, Int8Array, IntArray
