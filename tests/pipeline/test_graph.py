@@ -9,7 +9,8 @@ import pytest
 
 from pipeline.tiny import tiny_config
 from tskd_ray.config.schema import Config
-from tskd_ray.pipeline.graph import build_graph
+from tskd_ray.pipeline import graph
+from tskd_ray.pipeline.graph import Graph, build_graph
 from tskd_ray.pipeline.manifest import ArtifactKey, artifact_key
 
 DATA = artifact_key("data", code_version="1", config={}, inputs={"content": "0"}, seed=0)
@@ -117,3 +118,18 @@ def test_the_offline_estimate_needs_no_environment_and_can_be_left_out(tmp_path:
     assert names - set(keys(neither)) == {
         "offline-recorded", "offline-filtered", "offline-tskd",
     }  # fmt: skip
+
+
+def test_extras_are_added_to_a_run_whose_own_nodes_keep_their_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def add(nodes: Graph, config: Config) -> None:
+        nodes.add("extra", "evaluate", {"epochs": config.stitch.epochs}, ("students-tskd",))
+
+    monkeypatch.setitem(graph.EXTRAS, "extra", add)
+    monkeypatch.setitem(graph.VERSIONS, "extra", "1")
+    config = tiny_config(tmp_path)
+    with_extra = build_graph(config, DATA, ("extra",))
+    extra = with_extra.pop("extra")
+    assert extra.inputs == ("students-tskd",)
+    assert with_extra == build_graph(config, DATA)

@@ -10,7 +10,7 @@ planned, and what its trials share be counted, before anything runs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -70,9 +70,18 @@ class Node:
     key: ArtifactKey
 
 
-def build_graph(config: Config, data_key: ArtifactKey) -> dict[str, Node]:
-    """All nodes of a run by name, each after those it reads."""
-    graph = _Graph(config, data_key)
+def build_graph(
+    config: Config, data_key: ArtifactKey, extras: tuple[str, ...] = ()
+) -> dict[str, Node]:
+    """All nodes of a run by name, each after those it reads.
+
+    Args:
+        config: Of the run.
+        data_key: Of the recorded data.
+        extras: What to measure besides, names of `EXTRAS`: in addition to the run's own nodes,
+            which keep their keys.
+    """
+    graph = Graph(config, data_key)
     _add_teacher(graph, config)
     for name in BASELINES:
         extra = {"select": config.select} if name == "filtered" else {}
@@ -94,10 +103,12 @@ def build_graph(config: Config, data_key: ArtifactKey) -> dict[str, Node]:
         for name in (*BASELINES, "tskd"):
             inputs = (f"students-{name}", "data")
             graph.add(f"offline-{name}", "evaluate", {}, inputs, "offline")
+    for name in extras:
+        EXTRAS[name](graph, config)
     return graph.nodes
 
 
-def _add_teacher(graph: _Graph, config: Config) -> None:
+def _add_teacher(graph: Graph, config: Config) -> None:
     teacher = config.teacher
     shared = {name: getattr(teacher, name) for name in DIFFUSER_SETTINGS}
     if config.generate.trajectories:
@@ -113,7 +124,7 @@ def _add_teacher(graph: _Graph, config: Config) -> None:
 
 
 def _add_students(
-    graph: _Graph, config: Config, name: str, data: str, extra: Mapping[str, Any]
+    graph: Graph, config: Config, name: str, data: str, extra: Mapping[str, Any]
 ) -> None:
     settings = {
         "distill": config.distill,
@@ -123,7 +134,7 @@ def _add_students(
     graph.add(f"students-{name}", "distill", settings, (data,), "students")
 
 
-def _add_epoch(graph: _Graph, config: Config, k: int, previous: str) -> str:
+def _add_epoch(graph: Graph, config: Config, k: int, previous: str) -> str:
     """Generation, V, hops and stitching of epoch k; the name of its D."""
     joined = (previous, *_generate(graph, config, k))
     value = {"fit": config.stitch.value, "discount": config.teacher.discount}
@@ -141,7 +152,7 @@ def _add_epoch(graph: _Graph, config: Config, k: int, previous: str) -> str:
     return f"stitch-{k}"
 
 
-def _generate(graph: _Graph, config: Config, k: int) -> tuple[str, ...]:
+def _generate(graph: Graph, config: Config, k: int) -> tuple[str, ...]:
     names = _generated_names(config, k)
     for name in names:
         settings = {**config.generate.model_dump(), "epoch": k}
@@ -157,7 +168,9 @@ def _fields(section: BaseModel, *names: str) -> dict[str, Any]:
     return {name: getattr(section, name) for name in names}
 
 
-class _Graph:
+class Graph:
+    """Nodes so far, by name; each is added after those it reads."""
+
     def __init__(self, config: Config, data_key: ArtifactKey) -> None:
         self.seed = config.seed
         # Arithmetic differs in its last bits between devices and thread counts.
@@ -181,6 +194,15 @@ class _Graph:
         inputs: tuple[str, ...] = ("data",),
         stage: str | None = None,
     ) -> None:
+        """A node of these settings; the same one again where it is there already.
+
+        Args:
+            name: "generate-2".
+            role: Which verb does it.
+            settings: All that its result depends on, but for inputs, seed and arithmetic.
+            inputs: Names of nodes that are there.
+            stage: "generate"; default: the name.
+        """
         stage = stage or name
         plain = {**_plain(settings), **self.arithmetic}
         if stage in DIFFUSION:
@@ -206,3 +228,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(name): _plain(item) for name, item in value.items()}
     return value
+
+
+EXTRAS: dict[str, Callable[[Graph, Config], None]] = {}
+"""Nodes that a run has only where they are asked for, such as measurements of a paper's figure:
+by name, what adds them, and those that they read, to the graph of a run."""

@@ -50,7 +50,11 @@ class RunResult:
 
 
 def run(
-    config: Config, *, until: str | None = None, console: Console | None = None
+    config: Config,
+    *,
+    until: str | None = None,
+    extras: tuple[str, ...] = (),
+    console: Console | None = None,
 ) -> RunResult:
     """Do all stages that are not done yet, then write the run's folder.
 
@@ -58,6 +62,7 @@ def run(
         config: The whole configuration.
         until: Last verb to do: "train", "generate", "stitch", "distill" or "evaluate";
             default: everything, and the report.
+        extras: Names of `EXTRAS`: measurements to do besides.
         console: Whom to tell; default: nobody.
 
     Raises:
@@ -70,7 +75,7 @@ def run(
     store = ArtifactStore(config.storage)
     store.check_writable()
     recorded = load_recorded(config)
-    graph = build_graph(config, data_key(recorded))
+    graph = build_graph(config, data_key(recorded), extras)
     roles = VERBS[until or "report"]
     wanted = [node for node in graph.values() if node.role in roles]
     if any(node.role == "distill" for node in wanted):
