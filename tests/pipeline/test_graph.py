@@ -10,7 +10,7 @@ import pytest
 from pipeline.tiny import tiny_config
 from tskd_ray.config.schema import Config
 from tskd_ray.pipeline import graph
-from tskd_ray.pipeline.graph import Graph, build_graph
+from tskd_ray.pipeline.graph import TEACHER, Graph, build_graph, needed
 from tskd_ray.pipeline.manifest import ArtifactKey, artifact_key
 
 DATA = artifact_key("data", code_version="1", config={}, inputs={"content": "0"}, seed=0)
@@ -40,6 +40,16 @@ def test_every_node_comes_after_its_inputs(tmp_path: Path) -> None:
     for node in build_graph(tiny_config(tmp_path), DATA).values():
         assert seen.issuperset(node.inputs)
         seen.add(node.name)
+
+
+def test_what_some_nodes_need_is_all_that_they_read_and_nothing_else(tmp_path: Path) -> None:
+    nodes = build_graph(tiny_config(tmp_path), DATA)
+    names = [node.name for node in needed(nodes, ["generate-1", "scores-recorded"])]
+    assert sorted(names) == sorted(
+        ["data", *TEACHER, "generate-1", "students-recorded", "scores-recorded"]
+    )
+    assert names == [name for name in nodes if name in names], "inputs come first"
+    assert needed(nodes, []) == []
 
 
 def test_selection_slack_redoes_selection_and_what_follows_only(tmp_path: Path) -> None:

@@ -10,16 +10,13 @@ from typing import Any
 from tskd_ray.config.schema import Config
 from tskd_ray.console import Console
 from tskd_ray.distributed.outcome import torch_threads
-from tskd_ray.distributed.session import session
-from tskd_ray.distributed.shared import require_shared_storage
 from tskd_ray.distributed.tasks import Task, run_tasks
 from tskd_ray.errors import ConfigError
 from tskd_ray.models.forward_dynamics import ForwardDynamics
 from tskd_ray.models.value import TwinValue
 from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore
-from tskd_ray.pipeline.graph import Node, build_graph
+from tskd_ray.pipeline.graph import needed
 from tskd_ray.pipeline.hops import resolve_radius
-from tskd_ray.pipeline.recorded import data_key, load_recorded, record_data
 from tskd_ray.pipeline.runner import Runner
 from tskd_ray.pipeline.spread import fetch
 from tskd_ray.pipeline.stages import Work, price_hops
@@ -57,34 +54,17 @@ def explain_run(config: Config, *, console: Console | None = None) -> ExplainRes
         raise ConfigError(
             "There must be stitching to explain. Got stitch.epochs=0. Set it to 1 or more."
         )
-    console = console or Console(mode="quiet")
-    store = ArtifactStore(config.storage)
-    store.check_writable()
-    recorded = load_recorded(config)
-    graph = build_graph(config, data_key(recorded))
-    wanted = needed(graph, _NEEDS)
-    runner = Runner(config, store, graph, console)
-    with session(config.compute), runner.announced(wanted):
-        if runner.missing(wanted):
-            require_shared_storage(store.storage.root, store.storage.local, config.compute)
-        record_data(store, graph["data"].key, recorded)
-        runner.run(wanted)
+    runner = Runner(config, console)
+    store = runner.store
+    wanted = needed(runner.graph, _NEEDS)
+    with runner.connected(wanted):
         folders = {node.name: fetch(store, node.key) for node in wanted}
-        with console.stage("explain"), torch_threads(config.compute.threads):
-            found = _explain(config, store, graph, folders, console)
+        with runner.console.stage("explain"), torch_threads(config.compute.threads):
+            found = _explain(runner, folders)
     folder = store.run_folder(config.name) / "explain"
     page = write_explanation(found, config.name, folder)
     store.publish_run(config.name)
     return ExplainResult(explanation=found, folder=folder, page=page)
-
-
-def needed(graph: Mapping[str, Node], names: tuple[str, ...]) -> list[Node]:
-    """The nodes of those names and all that these read, directly or not, inputs first."""
-    wanted = set(names)
-    for node in reversed(list(graph.values())):  # inputs come before their readers
-        if node.name in wanted:
-            wanted |= set(node.inputs)
-    return [node for node in graph.values() if node.name in wanted]
 
 
 def price_anywhere(
@@ -94,13 +74,8 @@ def price_anywhere(
     return price_hops(ddr2=fetch(store, ddr2), progress=progress, **arguments)
 
 
-def _explain(
-    config: Config,
-    store: ArtifactStore,
-    graph: Mapping[str, Node],
-    folders: Mapping[str, Path],
-    console: Console,
-) -> Explanation:
+def _explain(runner: Runner, folders: Mapping[str, Path]) -> Explanation:
+    config, store, graph = runner.config, runner.store, runner.graph
     settings = config.stitch
     inputs = {name: folders[name] for name in graph["value-1"].inputs}
     nowhere = Path()
@@ -130,5 +105,5 @@ def _explain(
         search=settings.search,
         threads=config.compute.threads,
         seed=config.seed,
-        progress=console.progress("radii"),
+        progress=runner.console.progress("radii"),
     )

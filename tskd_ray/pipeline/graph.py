@@ -10,7 +10,7 @@ planned, and what its trials share be counted, before anything runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -106,6 +106,15 @@ def build_graph(
     for name in extras:
         EXTRAS[name](graph, config)
     return graph.nodes
+
+
+def needed(graph: Mapping[str, Node], names: Collection[str]) -> list[Node]:
+    """The nodes of those names and all that these read, directly or not, inputs first."""
+    wanted = set(names)
+    for node in reversed(list(graph.values())):  # inputs come before their readers
+        if node.name in wanted:
+            wanted.update(node.inputs)
+    return [node for node in graph.values() if node.name in wanted]
 
 
 def _add_teacher(graph: Graph, config: Config) -> None:

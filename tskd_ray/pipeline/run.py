@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tskd_ray.config.schema import Config
 from tskd_ray.console import Console
-from tskd_ray.data.trajectories import Trajectories
-from tskd_ray.distributed.session import session
-from tskd_ray.distributed.shared import require_shared_storage
 from tskd_ray.errors import StorageError
 from tskd_ray.pipeline.artifacts import ArtifactStore
 from tskd_ray.pipeline.cost import Meter
@@ -70,28 +66,19 @@ def run(
             found out before any long work.
         StageError: If a stage fails; running again resumes.
     """
-    console = console or Console(mode="quiet")
     meter = Meter()
-    store = ArtifactStore(config.storage)
-    store.check_writable()
-    recorded = load_recorded(config)
-    graph = build_graph(config, data_key(recorded), extras)
+    runner = Runner(config, console, extras)
     roles = VERBS[until or "report"]
-    wanted = [node for node in graph.values() if node.role in roles]
+    wanted = [node for node in runner.graph.values() if node.role in roles]
     if any(node.role == "distill" for node in wanted):
-        select(recorded, config.select)  # the baseline's: refuse a bad slack now, not later
-    runner = Runner(config, store, graph, console)
+        # the baseline's: refuse a bad slack now, not later
+        select(runner.recorded, config.select)
     with runner.announced(wanted):
-        missing = runner.missing(wanted)
-        with session(config.compute) if missing else nullcontext():
-            if missing:
-                require_shared_storage(store.storage.root, store.storage.local, config.compute)
-            runner.record_data(recorded)
-            runner.run(wanted)
-        return _write(runner, recorded, meter)
+        runner.complete(wanted)
+        return _write(runner, meter)
 
 
-def _write(runner: Runner, recorded: Trajectories, meter: Meter) -> RunResult:
+def _write(runner: Runner, meter: Meter) -> RunResult:
     """The run's folder, of all that is finished."""
     config, store, graph = runner.config, runner.store, runner.graph
     # What an earlier, longer command finished belongs to the run as well.
@@ -101,7 +88,7 @@ def _write(runner: Runner, recorded: Trajectories, meter: Meter) -> RunResult:
     folder = store.run_folder(config.name)
     metrics, report = write_run(
         config,
-        recorded,
+        runner.recorded,
         folders,
         runner.costs,
         folder,

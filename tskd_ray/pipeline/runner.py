@@ -9,24 +9,40 @@ from tskd_ray.config.schema import Config
 from tskd_ray.console import Console
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.distributed.metrics import RunMetrics, doing
+from tskd_ray.distributed.session import session
+from tskd_ray.distributed.shared import require_shared_storage
 from tskd_ray.distributed.tasks import Task, run_tasks
 from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore
 from tskd_ray.pipeline.execute import ON_GPU, do_node, is_spread, longest_first
-from tskd_ray.pipeline.graph import Node
+from tskd_ray.pipeline.graph import Node, build_graph
 from tskd_ray.pipeline.heartbeat import RunHeartbeat
-from tskd_ray.pipeline.recorded import record_data
+from tskd_ray.pipeline.recorded import data_key, load_recorded, record_data
 from tskd_ray.pipeline.run_files import write_plan
 from tskd_ray.progress import Progress
 from tskd_ray.report.data import StageCost
 
 
 class Runner:
-    """Does nodes in waves: those whose inputs are there run side by side."""
+    """A run's graph, and doing its nodes in waves: those whose inputs are there side by side.
+
+    Args:
+        config: The whole configuration.
+        console: Whom to tell; default: nobody.
+        extras: Names of `EXTRAS`: nodes to have in the graph besides.
+
+    Raises:
+        InputError: If the storage or the data are not fit; nothing has been done then.
+    """
 
     def __init__(
-        self, config: Config, store: ArtifactStore, graph: Mapping[str, Node], console: Console
+        self, config: Config, console: Console | None = None, extras: tuple[str, ...] = ()
     ) -> None:
-        self.config, self.store, self.graph, self.console = config, store, graph, console
+        self.config = config
+        self.console = console or Console(mode="quiet")
+        self.store = ArtifactStore(config.storage)
+        self.store.check_writable()
+        self.recorded: Trajectories = load_recorded(config)
+        self.graph: Mapping[str, Node] = build_graph(config, data_key(self.recorded), extras)
         self.costs: list[StageCost] = []
         self.done: set[str] = set()
         self.heartbeat: RunHeartbeat | None = None
@@ -46,18 +62,33 @@ class Runner:
         with self.heartbeat, self._metrics, doing(self.config.name):
             yield
 
-    def missing(self, nodes: Sequence[Node]) -> bool:
-        """Whether anything is left to do."""
-        return any(self.store.find(node.key) is None for node in nodes)
+    @contextmanager
+    def connected(self, nodes: Sequence[Node]) -> Generator[None]:
+        """Do what is left of `nodes`, which hold all their inputs; then Ray, for the block.
 
-    def record_data(self, recorded: Trajectories) -> None:
-        """Make the recorded data an artifact that workers can map."""
-        record_data(self.store, self.graph["data"].key, recorded)
-
-    def run(self, nodes: Sequence[Node]) -> None:
-        """Do `nodes`, which hold all their inputs, in an order that respects those."""
-        with self.announced(nodes):
+        Raises:
+            InputError: If the hardware or the storage's place are not fit, before any work.
+            StageError: If a stage fails; doing it again resumes.
+        """
+        with self.announced(nodes), session(self.config.compute):
+            if self._missing(nodes):
+                storage = self.store.storage
+                require_shared_storage(storage.root, storage.local, self.config.compute)
+            record_data(self.store, self.graph["data"].key, self.recorded)
             self._run(nodes)
+            yield
+
+    def complete(self, nodes: Sequence[Node]) -> None:
+        """Do what is left of `nodes`, as `connected`; Ray is started only if something is."""
+        with self.announced(nodes):
+            if not self._missing(nodes):
+                self._run(nodes)
+                return
+            with self.connected(nodes):
+                pass
+
+    def _missing(self, nodes: Sequence[Node]) -> bool:
+        return any(self.store.find(node.key) is None for node in nodes)
 
     def _run(self, nodes: Sequence[Node]) -> None:
         found = {node.name for node in nodes if self.store.find(node.key) is not None}

@@ -11,15 +11,11 @@ from typing import Any
 from tskd_ray.config.schema import Config
 from tskd_ray.console import Console
 from tskd_ray.data.arrays import load_arrays
-from tskd_ray.distributed.session import session
-from tskd_ray.distributed.shared import require_shared_storage
 from tskd_ray.distributed.tasks import Task, run_tasks
 from tskd_ray.errors import ConfigError
 from tskd_ray.evaluation.quality import quality
 from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore
-from tskd_ray.pipeline.explain import needed
-from tskd_ray.pipeline.graph import TEACHER, build_graph
-from tskd_ray.pipeline.recorded import data_key, load_recorded, record_data
+from tskd_ray.pipeline.graph import TEACHER, needed
 from tskd_ray.pipeline.runner import Runner
 from tskd_ray.pipeline.spread import fetch, load_teacher
 from tskd_ray.progress import Progress, silent
@@ -60,19 +56,11 @@ def tune_sampler(config: Config, *, console: Console | None = None) -> TuneResul
             "There must be generation to tune. Got generate.trajectories=0. Set it to 1 or "
             "more."
         )
-    console = console or Console(mode="quiet")
-    store = ArtifactStore(config.storage)
-    store.check_writable()
-    recorded = load_recorded(config)
-    graph = build_graph(config, data_key(recorded))
-    wanted = needed(graph, TEACHER)
-    runner = Runner(config, store, graph, console)
+    runner = Runner(config, console)
+    store, console = runner.store, runner.console
+    wanted = needed(runner.graph, TEACHER)
     settings = neighbours(config)
-    with session(config.compute), runner.announced(wanted):
-        if runner.missing(wanted):
-            require_shared_storage(store.storage.root, store.storage.local, config.compute)
-        record_data(store, graph["data"].key, recorded)
-        runner.run(wanted)
+    with runner.connected(wanted):
         inputs = {node.name: node.key for node in wanted}
         with console.stage("tune-sampler"):
             tasks = {

@@ -16,7 +16,7 @@ from tskd_ray.pipeline.manifest import canonical_json
 from tskd_ray.pipeline.recorded import check_recorded, data_key, load_recorded
 from tskd_ray.pipeline.references import SweepOutline
 from tskd_ray.pipeline.sweep.points import known_points
-from tskd_ray.pipeline.sweep.trial import at_epoch, epochs, needed, point_id
+from tskd_ray.pipeline.sweep.trial import at_epoch, epochs, point_id, read_from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +112,7 @@ def trial_nodes(sweep: Sweep, config: Config, key: ArtifactKey) -> list[Node]:
     metrics = [objective.metric for objective in sweep.settings.objective]
     found: dict[str, Node] = {}
     for k in epochs(config, sweep.settings.scheduler != "none"):
-        for node in needed(build_graph(at_epoch(config, k), key), metrics):
+        for node in read_from(build_graph(at_epoch(config, k), key), metrics):
             found.setdefault(node.key.digest, node)
     return list(found.values())
 

@@ -30,8 +30,8 @@ from tskd_ray.pipeline.sweep.tracker import Tracker, finished_rows, metrics_of, 
 from tskd_ray.pipeline.sweep.trial import (
     TrialObjective,
     epochs,
-    needed,
     point_id,
+    read_from,
     read_metrics,
     stage_of,
 )
@@ -217,7 +217,7 @@ def _final(
     console.note(f"final run of trial {best.number}, with fresh seeds and episodes")
     result = run(config, console=console)
     metrics = [m for m in metrics_of(plan.sweep) if m != "cpu_seconds"]
-    nodes = needed(build_graph(config, plan.data_key), metrics)
+    nodes = read_from(build_graph(config, plan.data_key), metrics)
     found = read_metrics(store, nodes, metrics, reference(config, plan.recorded))
     names = ("score", "score_error", "offline", "offline_low", "offline_high")
     return FinalRow(

@@ -22,8 +22,8 @@ from tskd_ray.pipeline.sweep.trial import (
     at_epoch,
     cpu_seconds,
     made_for,
-    needed,
     point_id,
+    read_from,
 )
 from tskd_ray.report.sweep.data import TrialRow
 
@@ -176,7 +176,7 @@ class Tracker:
         config = self.sweep.config(entry.point)
         k = int(found.get("epochs", config.stitch.epochs))
         graph = build_graph(at_epoch(config, k), self.plan.data_key)
-        nodes = needed(graph, metrics_of(self.sweep))
+        nodes = read_from(graph, metrics_of(self.sweep))
         names = ("score", "score_error", "offline", "offline_low", "offline_high")
         return TrialRow(
             number=entry.number,

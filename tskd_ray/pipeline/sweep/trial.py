@@ -17,7 +17,7 @@ from tskd_ray.distributed.workshop import Job
 from tskd_ray.evaluation.simulate import normalized_score
 from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore
 from tskd_ray.pipeline.execute import ON_GPU, do_node, is_spread
-from tskd_ray.pipeline.graph import DIFFUSERS, Node, build_graph
+from tskd_ray.pipeline.graph import DIFFUSERS, Node, build_graph, needed
 from tskd_ray.pipeline.manifest import canonical_json
 from tskd_ray.pipeline.sweep.widest import Search
 from tskd_ray.progress import Progress, silent
@@ -36,13 +36,9 @@ def point_id(point: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical_json(dict(point)).encode()).hexdigest()[:16]
 
 
-def needed(graph: Mapping[str, Node], metrics: Sequence[str]) -> list[Node]:
+def read_from(graph: Mapping[str, Node], metrics: Sequence[str]) -> list[Node]:
     """The nodes that the metrics need, each after those it reads: no baselines."""
-    wanted = {TARGETS[metric] for metric in metrics}
-    for node in reversed(list(graph.values())):
-        if node.name in wanted:
-            wanted.update(node.inputs)
-    return [node for node in graph.values() if node.name in wanted]
+    return needed(graph, [TARGETS[metric] for metric in metrics])
 
 
 def stage_of(name: str) -> str:
@@ -80,7 +76,7 @@ class TrialObjective:
         for k in epochs(config, self.by_epoch):
             prefix = at_epoch(config, k)
             graph = build_graph(prefix, self.data_key)
-            nodes = needed(graph, self.metrics)
+            nodes = read_from(graph, self.metrics)
             order(self._jobs(prefix, graph, nodes, settings))
             found = read_metrics(self.store, nodes, self.metrics, self.scale)
             yield {**found, "epochs": k, "last": float(k == config.stitch.epochs)}
