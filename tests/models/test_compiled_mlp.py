@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -65,6 +67,21 @@ def test_no_number_in_none_out_and_only_there() -> None:
 
 def test_no_rows_give_no_predictions() -> None:
     assert predict(network(4, 8, 2), rows(0, 4)).shape == (3, 0, 2)
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (5, 5), (4,), (1, 5, 4)])
+def test_rows_of_another_width_are_refused(shape: tuple[int, ...]) -> None:
+    compiled = network(4, 8, 2).compiled()
+    with pytest.raises(ValueError, match=r"x must be \(N, 4\)\. Got"):
+        compiled(np.zeros(shape, dtype=np.float32))
+
+
+def test_rows_need_not_lie_together_nor_be_of_the_kernels_type() -> None:
+    compiled, x = network(4, 8, 2).compiled(), rows(5, 8)
+    plain = compiled(np.ascontiguousarray(x[:, ::2]))
+    assert np.array_equal(compiled(x[:, ::2]), plain)
+    wide: Any = x[:, ::2].astype(np.float64)
+    assert np.array_equal(compiled(wide), plain)
 
 
 def test_predictions_follow_weights_that_change() -> None:

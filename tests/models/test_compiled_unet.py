@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,6 +114,54 @@ def test_a_row_that_is_no_number_spoils_no_other(small: CompiledUNet) -> None:
     assert np.array_equal(spoilt[others], clean[others])
     again, _ = inputs(40, 9)
     assert np.array_equal(small(again, inputs(40, 9)[1], told, np.zeros(40, int)), clean)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": (2, 9, CHANNELS + 1)}, "must be 8 together"),
+        ({"x": (2, 9, CHANNELS - 1)}, "must be 8 together"),
+        ({"context": (2, CONTEXT + 1)}, "must be 8 together"),
+        ({"x": (2, 9)}, r"must be \(B, H, C\)"),
+        ({"context": (2,)}, r"context \(B, K\)"),
+        ({"context": (1, CONTEXT)}, "the same rows"),
+        ({"which": [0, 1, 0]}, "a multiple of the rows"),
+        ({"x": (0, 9, CHANNELS), "context": (0, CONTEXT)}, "a multiple of the rows"),
+        ({"which": [0, 2]}, "from 0 to 1. Got 0 to 2"),
+        ({"which": [-1, 0]}, "from 0 to 1. Got -1 to 0"),
+        ({"embedding": 32}, "Embeddings must have"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    small: CompiledUNet, change: dict[str, Any], message: str
+) -> None:
+    x, context = (np.zeros(change.get(*d), np.float32) for d in (
+        ("x", (2, 9, CHANNELS)), ("context", (2, CONTEXT)),
+    ))  # fmt: skip
+    told = [small.embedding(3, 1.0, True), small.embedding(3, 1.0, False)]
+    if "embedding" in change:
+        told = [part[: change["embedding"]] for part in told]
+    with pytest.raises(ValueError, match=message):
+        small(x, context, told, np.array(change.get("which", [0, 1])))
+
+
+def test_a_program_takes_windows_of_its_own_length_only(small: CompiledUNet) -> None:
+    told = [small.embedding(3, 1.0, True)]
+    small(*inputs(2, 9), told, np.zeros(2, int))
+    (program,) = (made for length, made in small._programs.items() if length == 9)
+    x, context = inputs(2, 12)
+    with pytest.raises(ValueError, match=r"x must be \(B, 9, C\)"):
+        program.run(x, context, np.stack(told), np.zeros(2, int))
+
+
+def test_inputs_need_not_lie_together_nor_be_of_the_kernels_type(small: CompiledUNet) -> None:
+    x, context = inputs(4, 9)
+    told, which = [small.embedding(3, 1.0, True)], np.zeros(2, int)
+    plain = small(x[::2].copy(), context[::2].copy(), told, which)
+    assert np.array_equal(small(x[::2], context[::2], told, which), plain)
+    turned: Any = np.asfortranarray(x[::2]).astype(np.float64, order="F")
+    wide: Any = context[::2].astype(np.float64)
+    assert np.array_equal(small(turned, wide, told, which), plain)
 
 
 def test_one_network_serves_several_horizons(small: CompiledUNet) -> None:

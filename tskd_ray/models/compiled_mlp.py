@@ -29,7 +29,14 @@ class CompiledMLP:
         self._weights = np.concatenate(layers, axis=1).reshape(-1)
 
     def __call__(self, x: Float32Array) -> Float32Array:
-        """Outputs (M, N, O) of rows (N, I), on as many threads as torch uses."""
+        """Outputs (M, N, O) of rows (N, I), on as many threads as torch uses.
+
+        Raises:
+            ValueError: If rows are not as wide as the first layer: the kernel checks no bounds.
+        """
+        if x.ndim != 2 or x.shape[1] != self._widths[0]:
+            raise ValueError(f"x must be (N, {self._widths[0]}). Got {x.shape}.")
+        x = np.ascontiguousarray(x, dtype=np.float32)
         n = len(x)
         out = np.empty((self._members, n, self._widths[-1]), dtype=np.float32)
         threads = min(torch.get_num_threads(), -(-n // ROWS))

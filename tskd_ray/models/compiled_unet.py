@@ -60,13 +60,17 @@ class CompiledUNet:
 
         Returns:
             (R, H, channels out).
+
+        Raises:
+            ValueError: If shapes do not fit the network or one another, or a prediction asks
+                for an embedding that is not there: the kernels check no bounds.
         """
+        if x.ndim != 3:
+            raise ValueError(f"x must be (B, H, C). Got {x.shape}.")
         horizon = x.shape[1]
         if horizon not in self._programs:
             self._programs[horizon] = _Compiler(self._network).compile(horizon)
-        return self._programs[horizon].run(
-            np.ascontiguousarray(x), context, np.stack(embeddings), np.asarray(which, np.int64)
-        )
+        return self._programs[horizon].run(x, context, np.stack(embeddings), which)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,12 +82,20 @@ class Program:
     entry: IntArray
     final: IntArray
     work: int  # elements of workspace
+    horizon: int
+    channels_in: int  # those of x and the context together
+    embedded: int  # elements of an embedding
     channels: int  # of the output
 
     def run(
         self, x: Float32Array, context: Float32Array, table: Float32Array, which: IntArray
     ) -> Float32Array:
         """See `CompiledUNet.__call__`."""
+        self._check(x, context, table, which)
+        x, context, table = (
+            np.ascontiguousarray(given, dtype=np.float32) for given in (x, context, table)
+        )
+        which = np.asarray(which, dtype=np.int64)
         out = np.empty((len(which), x.shape[1], self.channels), dtype=np.float32)
         threads = min(torch.get_num_threads(), -(-len(out) // ROWS))
         share = -(-len(out) // (max(threads, 1) * ROWS)) * ROWS
@@ -110,6 +122,32 @@ class Program:
             with ThreadPoolExecutor(threads) as pool:
                 list(pool.map(part, range(0, len(out), share)))
         return out
+
+    def _check(
+        self, x: Float32Array, context: Float32Array, table: Float32Array, which: IntArray
+    ) -> None:
+        shapes = f"Got x {x.shape}, context {context.shape}."
+        if x.ndim != 3 or x.shape[1] != self.horizon or context.ndim != 2:
+            raise ValueError(f"x must be (B, {self.horizon}, C), context (B, K). {shapes}")
+        if len(x) != len(context):
+            raise ValueError(f"x and context must have the same rows. {shapes}")
+        if x.shape[2] + context.shape[1] != self.channels_in:
+            raise ValueError(
+                f"Channels of x and context must be {self.channels_in} together. {shapes}"
+            )
+        if table.ndim != 2 or table.shape[1] != self.embedded:
+            raise ValueError(
+                f"Embeddings must have {self.embedded} elements. Got {table.shape}."
+            )
+        if len(which) % len(x) if len(x) else len(which):
+            raise ValueError(
+                f"Predictions must be a multiple of the rows. Got {len(which)} of {len(x)}."
+            )
+        if len(which) and not 0 <= np.min(which) <= np.max(which) < len(table):
+            raise ValueError(
+                f"which must number embeddings from 0 to {len(table) - 1}. Got "
+                f"{np.min(which)} to {np.max(which)}."
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,6 +227,9 @@ class _Compiler:
             np.array([entry.at, entry.row, entry.step, entry.positions]),
             np.array([final.at, final.row, final.step, final.positions]),
             self.n_work,
+            horizon,
+            entry.channels,
+            self.n_embedded,
             final.channels,
         )
 
