@@ -64,25 +64,34 @@ def literal_states(episodes: list[dict[str, Any]], value: Callable[..., Any]) ->
     return states
 
 
-def literal_decision(
+def literal_decision(  # noqa: C901 - one decision, as printed
     states: list[State],
     source: int,
     log_density: Callable[..., Any],
     radius: float,
     scale: list[float],
     candidate: str,
+    method: str = "tskd",
 ) -> tuple[int, str]:
     """The state to hop to from `source`, or -1, and which test refused."""
     arrival = source + 1
     recorded = states[arrival]
     neighbours = []
+
+    def near(one: State, other: State) -> bool:
+        squared = 0.0
+        for a, b, unit in zip(one.row.tolist(), other.row.tolist(), scale, strict=True):
+            squared += (a / unit - b / unit) ** 2
+        return math.sqrt(squared) <= radius
+
     for x, other in enumerate(states):
         if x in (source, arrival) or math.isnan(other.value):
             continue
-        squared = 0.0
-        for a, b, unit in zip(other.row.tolist(), recorded.row.tolist(), scale, strict=True):
-            squared += (a / unit - b / unit) ** 2
-        if math.sqrt(squared) <= radius:
+        if not np.isfinite([*other.row.tolist(), *recorded.row.tolist()]).all():
+            continue
+        # MBTS: or the state that follows one near s
+        follows = method == "mbts" and other.step > 0
+        if near(other, recorded) or (follows and near(states[x - 1], states[source])):
             neighbours.append(x)
     better = [x for x in neighbours if states[x].value > recorded.value]
     if not better:
@@ -114,6 +123,7 @@ def literal_epoch(  # noqa: C901, PLR0912, PLR0915 - one loop, as printed
     max_length: int,
     keep: int,
     metric: str,
+    method: str = "tskd",
 ) -> Literal:
     """One epoch of Algorithm 4, literally."""
     states = literal_states(episodes, value)
@@ -135,7 +145,9 @@ def literal_epoch(  # noqa: C901, PLR0912, PLR0915 - one loop, as printed
         while True:
             left.add(here)
             e, t = states[here].episode, states[here].step
-            target, _ = literal_decision(states, here, log_density, radius, scale, candidate)
+            target, _ = literal_decision(
+                states, here, log_density, radius, scale, candidate, method
+            )
             new["from"].append((e, t))
             if target >= 0:
                 s, s2 = states[here].row[None], states[target].row[None]

@@ -21,6 +21,7 @@ from tskd_ray.stitching.counts import (
 )
 from tskd_ray.stitching.densities import GaussianArrays, GaussianModel, LogDensity
 from tskd_ray.stitching.hops import HopDecisions, decide_hops
+from tskd_ray.stitching.kinds import Method, join_kinds, kinds_of
 from tskd_ray.stitching.problem import (
     Candidate,
     Metric,
@@ -67,6 +68,7 @@ def stitch_epoch(
     keep: int | None = None,
     metric: Metric = "raw",
     search: Search = "auto",
+    method: Method = "tskd",
     threads: int = 1,
 ) -> StitchResult:
     """Stitch D' once: Algorithm 4, exactly, whatever its size.
@@ -76,7 +78,8 @@ def stitch_epoch(
 
     Args:
         trajectories: D' = D and the generated ones after it; the order is part of the input.
-        value: V(S) -> (n,). Called once per state, in fixed-size blocks.
+        value: V(S) -> (n,). Called once per state (and kind of candidates), in fixed-size
+            blocks.
         log_density: log p_m(S2 | S) -> (M, n); or, faster, an object with `gaussian(S)` ->
             (mean, log_std), (M, n, d) each, or with those as arrays over all steps.
         action: Inverse dynamics f(S, S2) -> (n, a). Called on distinct used hops only.
@@ -91,6 +94,8 @@ def stitch_epoch(
         keep: T, how many of the best to return; default as many as came in.
         metric: "raw", or "standardized" distances (D19).
         search: As of `hop_problem`; the result is the same but for "faiss-ivf".
+        method: "tskd": candidates are the states near s'. "mbts" (Hepburn & Montana 2022): and
+            those that follow a state near s.
         threads: Of the cell search; the result is the same.
 
     Raises:
@@ -100,19 +105,24 @@ def stitch_epoch(
     Reference: Li & Zhang (2024), Algorithm 4; docs/algorithm.md, D13 to D22.
     """
     _check(acceptance, improvement, on_cycle, max_length, keep)
-    problem = hop_problem(
-        trajectories,
-        value=value,
-        log_density=log_density,
-        radius=radius,
-        candidate=candidate,
-        metric=metric,
-        search=search,
-    )
+    problems = [
+        hop_problem(
+            trajectories,
+            value=value,
+            log_density=log_density,
+            radius=radius,
+            candidate=candidate,
+            metric=metric,
+            search=search,
+            near=near,
+        )
+        for near in kinds_of(method, candidate)
+    ]
+    decided = [decide_hops(problem, threads=threads) for problem in problems]
     return finish_epoch(
         trajectories,
-        decide_hops(problem, threads=threads),
-        neighbours=neighbourhood_sizes(problem),
+        join_kinds(problems[0], decided),
+        neighbours=neighbourhood_sizes(problems[0]),
         action=action,
         reward=reward,
         acceptance=acceptance,

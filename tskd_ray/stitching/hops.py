@@ -250,6 +250,7 @@ def _search_piece(
         problem.candidate == "dynamics_first"
         and isinstance(shard, CellShard)
         and gaussians is not None
+        and problem.own_places is None
     ):
         # eq. 9 is a predicate inside the compiled search
         rank, better = shard.lowest_plausible(problem, chunk, gaussians.at(chunk))

@@ -4,6 +4,10 @@ S states · N transitions · F candidate states · d dims
 
 Transition t leaves state `source[t]` = s and arrives at the next one, s'. A problem can be
 saved as a folder of .npy files, which the workers of a node map into memory and share.
+
+Candidates are states near s'. MBTS has a second kind: what follows a state near s. Each state
+then has the place of the one before it, so that s', too, stands where s is, and the same
+searches find them.
 """
 
 from __future__ import annotations
@@ -31,17 +35,19 @@ from tskd_ray.stitching.densities import (
 )
 from tskd_ray.stitching.points import Points, deviations
 from tskd_ray.stitching.shards import Shard, mapped
-from tskd_ray.types import Float64Array, FloatArray, IntArray
+from tskd_ray.types import BoolArray, Float64Array, FloatArray, IntArray
 
 Candidate = Literal["dynamics_first", "best_value_first"]
 Metric = Literal["raw", "standardized"]
 Search = Literal["auto", "cells", "blocks", "faiss-flat", "faiss-ivf"]
+Near = Literal["arrival", "departure"]
 
 BLOCK = 16_384
 """Rows per call of a model. Part of the result: batch size moves a network's last bits."""
 
-_FORMAT = 4
+_FORMAT = 5
 _ARRAYS = ("states", "scale", "rank", "of_rank", "threshold", "source")
+_PLACES = "places.npy"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,6 +67,7 @@ class HopProblem:
     candidate: Candidate = "dynamics_first"
     metric: Metric = "raw"
     choice: Choice | None = None  # how search "auto" chose, if it did; not saved
+    own_places: FloatArray | None = None  # (S, d) raw; None: where the states are
 
     @property
     def n_transitions(self) -> int:
@@ -71,10 +78,15 @@ class HopProblem:
         """Stands for a rank where there is none: above all of them."""
         return len(self.rank)
 
+    @property
+    def places(self) -> FloatArray:
+        """Where distances take each state to be, (S, d) raw."""
+        return self.states if self.own_places is None else self.own_places
+
     @cached_property
     def points(self) -> Points:
-        """Coordinates of all states in the metric of the radius, (S, d)."""
-        return Points(self.states, None if self.metric == "raw" else self.scale)
+        """Places of all states in the metric of the radius, (S, d)."""
+        return Points(self.places, None if self.metric == "raw" else self.scale)
 
     @cached_property
     def limit(self) -> float:
@@ -104,6 +116,8 @@ class HopProblem:
         folder.mkdir(parents=True, exist_ok=True)
         for name in _ARRAYS:
             np.save(folder / f"{name}.npy", getattr(self, name))
+        if self.own_places is not None:
+            np.save(folder / _PLACES, self.own_places)
         self.gaussians.save(folder)
         settings = {
             "format": _FORMAT,
@@ -129,6 +143,8 @@ class HopProblem:
             if settings["format"] != _FORMAT:
                 raise ValueError(f"format {settings['format']}, want {_FORMAT}")
             arrays = {name: mapped(folder / f"{name}.npy") for name in _ARRAYS}
+            places = folder / _PLACES
+            own_places = mapped(places) if places.is_file() else None
             gaussians = open_gaussians(folder, arrays["states"], arrays["source"])
             n_shards = len(list(folder.glob("shard-*")))
             shards = tuple(
@@ -141,6 +157,7 @@ class HopProblem:
             ) from error
         return cls(
             **arrays,
+            own_places=own_places,
             gaussians=gaussians,
             shards=shards,
             radius=settings["radius"],
@@ -158,6 +175,7 @@ def hop_problem(
     candidate: Candidate = "dynamics_first",
     metric: Metric = "raw",
     search: Search = "auto",
+    near: Near = "arrival",
     shard_states: int | None = None,
     device: str = "cpu",
     folder: Path | None = None,
@@ -174,6 +192,8 @@ def hop_problem(
             over the states of D' (D19).
         search: Backend. All are exact and agree, but for "faiss-ivf", which misses some.
             "auto" is "cells" or "blocks", whichever is faster on a sample.
+        near: Candidates are the states near s' ("arrival"), or the states that follow one near
+            s ("departure").
         shard_states: Candidates per shard at most; default: one shard.
         device: Of torch, where "blocks" computes distances.
         folder: Save the problem there while it is built, one shard in memory at a time, and
@@ -188,6 +208,7 @@ def hop_problem(
     _check_option("candidate", candidate, Candidate)
     _check_option("metric", metric, Metric)
     _check_option("search", search, Search)
+    _check_option("near", near, Near)
     if not 0 <= radius < np.inf:
         raise ConfigError(
             f"radius must be a finite number, at least 0. Got {radius}. "
@@ -195,11 +216,14 @@ def hop_problem(
         )
     gaussians = gaussians_of(trajectories, log_density)
     states = np.ascontiguousarray(trajectories.observations)
-    finite = np.isfinite(states).all(axis=1)
+    eligible = np.asarray(np.isfinite(states).all(axis=1))
+    source = trajectories.step_state
+    own_places = None
+    if near == "departure":
+        eligible, own_places = _places_before(states, eligible, source)
     raw = metric == "raw"
     values = _values(trajectories, value)
-    rank, of_rank, better = _ranks(values, finite)
-    source = trajectories.step_state
+    rank, of_rank, better = _ranks(values, eligible)
     problem = HopProblem(
         states=states,
         scale=np.ones(states.shape[1]) if raw else deviations(states),
@@ -213,6 +237,7 @@ def hop_problem(
         radius=float(radius),
         candidate=candidate,
         metric=metric,
+        own_places=own_places,
     )
     size = shard_states or max(1, len(of_rank))
     built, choice = build_shards(problem, search, size, device=device)
@@ -222,6 +247,17 @@ def hop_problem(
     for number, shard in enumerate(built):
         save_shard(shard, folder / f"shard-{number}")
     return replace(HopProblem.open(folder, device=device), choice=choice)
+
+
+def _places_before(
+    states: FloatArray, finite: BoolArray, source: IntArray
+) -> tuple[BoolArray, FloatArray]:
+    """Which states follow a known one, (S,), and where that is, (S, d)."""
+    follows = np.zeros(len(states), dtype=np.bool_)
+    follows[source + 1] = finite[source] & finite[source + 1]
+    places = np.full_like(states, np.nan)  # nothing is near an unknown place
+    places[follows] = states[np.flatnonzero(follows) - 1]
+    return follows, places
 
 
 def in_blocks(function: Callable[..., FloatArray], *columns: FloatArray) -> FloatArray:
@@ -249,9 +285,9 @@ def _values(
     return values
 
 
-def _ranks(values: Float64Array, finite: Any) -> tuple[IntArray, IntArray, IntArray]:
+def _ranks(values: Float64Array, eligible: BoolArray) -> tuple[IntArray, IntArray, IntArray]:
     """Rank of each state, state of each rank, and how many candidates are strictly better."""
-    candidates = np.flatnonzero(finite & ~np.isnan(values))
+    candidates = np.flatnonzero(eligible & ~np.isnan(values))
     of_rank = candidates[np.argsort(-values[candidates], kind="stable")]
     rank = np.full(len(values), len(values), dtype=np.int64)
     rank[of_rank] = np.arange(len(of_rank))

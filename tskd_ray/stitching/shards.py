@@ -92,7 +92,10 @@ class CellShard:
     def lowest_plausible(
         self, problem: HopProblem, chunk: IntArray, gaussians: tuple[Float64Array, Float64Array]
     ) -> tuple[IntArray, BoolArray]:
-        """The lowest rank that passes eq. 9, (n,), and whether any was tested, (n,)."""
+        """The lowest rank that passes eq. 9, (n,), and whether any was tested, (n,).
+
+        Of a problem whose states have no places of their own: cells are ruled out by eq. 9 too.
+        """
         from tskd_ray.stitching.kernels import Gaussians
 
         floor = np.full(len(chunk), -1, dtype=np.int64)
@@ -141,7 +144,7 @@ class CellShard:
         from tskd_ray.stitching.kernels import Space
 
         space = Space(
-            *map(read_only, (problem.states, problem.of_rank, problem.scale)),
+            *map(read_only, (problem.places, problem.of_rank, problem.scale)),
             limit=problem.limit,
             radius=problem.radius,
         )
