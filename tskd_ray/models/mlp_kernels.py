@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 
 from tskd_ray.compiled import compiled, inlined
-from tskd_ray.models.tiles import BLOCK, POSITIONS, tile_1, tile_2, tile_4, tile_8
+from tskd_ray.models.tiles import BLOCK, tiles
 
 ROWS = 64
 """Rows whose activations stay in a core's cache while a network's weights go by."""
-_LARGEST = POSITIONS[0]
 
 
 @compiled
@@ -38,15 +37,16 @@ def forward(x: Any, weights: Any, widths: Any, out: Any, work: Any) -> None:
                 to, at = (layer % 2) * half, ((layer + 1) % 2) * half
                 inputs, outputs = widths[layer], widths[layer + 1]
                 for block in range(0, outputs, BLOCK):
+                    # A convolution with one tap, whose positions are rows.
                     if layer == 0:
-                        products(
-                            given, first * inputs, inputs, rows, inputs, weights, place,
-                            flat, to + block, step,
+                        tiles(
+                            given, first * inputs, inputs, 0, 1, inputs, weights, place,
+                            flat, to + block, step, 0, rows,
                         )  # fmt: skip
                     else:
-                        products(
-                            flat, at, step, rows, inputs, weights, place,
-                            flat, to + block, step,
+                        tiles(
+                            flat, at, step, 0, 1, inputs, weights, place,
+                            flat, to + block, step, 0, rows,
                         )  # fmt: skip
                     place += (inputs + 1) * BLOCK
                 if layer < len(widths) - 2:
@@ -63,45 +63,3 @@ def rectify(flat: Any, to: int, step: int, rows: int, outputs: int) -> None:
         for c in range(outputs):
             value = flat[to + r * step + c]
             flat[to + r * step + c] = np.float32(0) if value < 0 else value
-
-
-@inlined
-def products(
-    given: Any,
-    at: int,
-    step: int,
-    rows: int,
-    inputs: int,
-    weights: Any,
-    place: int,
-    out: Any,
-    to: int,
-    out_step: int,
-) -> None:
-    """`BLOCK` outputs of a layer: a convolution with one tap, whose positions are rows."""
-    bias = place + inputs * BLOCK
-    p = 0
-    if _LARGEST == 8:
-        while p + 8 <= rows:
-            tile_8(
-                given, at + p * step, step, 0, 1, inputs,
-                weights, place, bias, out, to + p * out_step, out_step, 0,
-            )  # fmt: skip
-            p += 8
-    while p + 4 <= rows:
-        tile_4(
-            given, at + p * step, step, 0, 1, inputs,
-            weights, place, bias, out, to + p * out_step, out_step, 0,
-        )  # fmt: skip
-        p += 4
-    if p + 2 <= rows:
-        tile_2(
-            given, at + p * step, step, 0, 1, inputs,
-            weights, place, bias, out, to + p * out_step, out_step, 0,
-        )  # fmt: skip
-        p += 2
-    if p < rows:
-        tile_1(
-            given, at + p * step, step, 0, 1, inputs,
-            weights, place, bias, out, to + p * out_step, out_step, 0,
-        )  # fmt: skip

@@ -23,13 +23,15 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from tskd_ray.compiled import inlined
+
 _WIDE = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
 WIDTH = 16 if _WIDE else 8
 """Channels of a vector."""
 BLOCK = 2 * WIDTH
 """Channels of a tile; networks pad theirs to a multiple."""
-POSITIONS = (8, 4, 2, 1) if _WIDE else (4, 2, 1)
-"""Sizes of tiles: what fits the registers, and what is left over."""
+_LARGEST = 8 if _WIDE else 4
+"""Positions of the largest tile that fits the registers."""
 
 _INT = ir.IntType(64)
 _FLOAT = ir.FloatType()
@@ -142,6 +144,54 @@ def _tile(positions: int) -> Any:
 
 
 tile_8, tile_4, tile_2, tile_1 = (_tile(positions) for positions in (8, 4, 2, 1))
+
+
+@inlined
+def tiles(
+    given: Any,
+    at: int,
+    step: int,
+    tap_step: int,
+    taps: int,
+    channels: int,
+    weights: Any,
+    weights_at: int,
+    out: Any,
+    out_at: int,
+    out_step: int,
+    add: int,
+    count: int,
+) -> None:
+    """Convolve at `count` places in the largest tiles that there are; else see `_tile`.
+
+    The `BLOCK` biases follow the weights.
+    """
+    bias = weights_at + taps * channels * BLOCK
+    p = 0
+    if _LARGEST == 8:
+        while p + 8 <= count:
+            tile_8(
+                given, at + p * step, step, tap_step, taps, channels,
+                weights, weights_at, bias, out, out_at + p * out_step, out_step, add,
+            )  # fmt: skip
+            p += 8
+    while p + 4 <= count:
+        tile_4(
+            given, at + p * step, step, tap_step, taps, channels,
+            weights, weights_at, bias, out, out_at + p * out_step, out_step, add,
+        )  # fmt: skip
+        p += 4
+    if p + 2 <= count:
+        tile_2(
+            given, at + p * step, step, tap_step, taps, channels,
+            weights, weights_at, bias, out, out_at + p * out_step, out_step, add,
+        )  # fmt: skip
+        p += 2
+    if p < count:
+        tile_1(
+            given, at + p * step, step, tap_step, taps, channels,
+            weights, weights_at, bias, out, out_at + p * out_step, out_step, add,
+        )  # fmt: skip
 
 
 @_intrinsic

@@ -13,22 +13,12 @@ from typing import Any
 import numpy as np
 
 from tskd_ray.compiled import compiled, inlined
-from tskd_ray.models.tiles import (
-    BLOCK,
-    POSITIONS,
-    WIDTH,
-    scaled_mish,
-    tile_1,
-    tile_2,
-    tile_4,
-    tile_8,
-)
+from tskd_ray.models.tiles import BLOCK, WIDTH, scaled_mish, tiles
 
 ROWS = 16
 """Rows that go through the network together: their activations stay in a core's cache, and the
 weights come from further away once for all of them."""
 EPSILON = 1e-5  # of torch's group normalisation
-_LARGEST = POSITIONS[0]
 
 
 class Kind(IntEnum):
@@ -138,35 +128,10 @@ def convolve(line: Any, weights: Any, work: Any, rows: int) -> None:
         for r in range(rows):
             at = line[IN] + r * line[IN_ROW]
             to = line[OUT] + r * line[OUT_ROW] + block * BLOCK
-            p = 0
-            if _LARGEST == 8:
-                while p + 8 <= size:
-                    tile_8(
-                        work, at + p * step, step, tap_step, taps, channels,
-                        weights, kernel, kernel + length,
-                        work, to + p * out_step, out_step, add,
-                    )  # fmt: skip
-                    p += 8
-            while p + 4 <= size:
-                tile_4(
-                    work, at + p * step, step, tap_step, taps, channels,
-                    weights, kernel, kernel + length,
-                    work, to + p * out_step, out_step, add,
-                )  # fmt: skip
-                p += 4
-            if p + 2 <= size:
-                tile_2(
-                    work, at + p * step, step, tap_step, taps, channels,
-                    weights, kernel, kernel + length,
-                    work, to + p * out_step, out_step, add,
-                )  # fmt: skip
-                p += 2
-            if p < size:
-                tile_1(
-                    work, at + p * step, step, tap_step, taps, channels,
-                    weights, kernel, kernel + length,
-                    work, to + p * out_step, out_step, add,
-                )  # fmt: skip
+            tiles(
+                work, at, step, tap_step, taps, channels, weights, kernel,
+                work, to, out_step, add, size,
+            )  # fmt: skip
 
 
 @inlined
