@@ -17,6 +17,7 @@ from numba.core import config as settings
 from numba.core.caching import _CacheLocator
 
 _SHARED = (
+    "llvm",
     "models/tiles",
     "stitching/cells",
     "stitching/ellipsoids",

@@ -16,6 +16,7 @@ places in them count elements.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import llvmlite.binding
@@ -24,6 +25,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from tskd_ray.compiled import inlined
+from tskd_ray.llvm import elements, load, spread
 
 _WIDE = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
 WIDTH = 16 if _WIDE else 8
@@ -38,6 +40,7 @@ _FLOAT = ir.FloatType()
 _VECTOR = ir.VectorType(_FLOAT, WIDTH)
 _WHOLE = ir.VectorType(ir.IntType(32), WIDTH)
 _intrinsic: Any = intrinsic
+_load, _all = partial(load, kind=_VECTOR), partial(spread, kind=_VECTOR)
 
 
 def _tile(positions: int) -> Any:
@@ -82,7 +85,7 @@ def _tile(positions: int) -> Any:
         """
 
         def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            data = [_data(context, builder, signature, values, which) for which in (0, 6, 9)]
+            data = [elements(context, builder, signature, values, which) for which in (0, 6, 9)]
             source, kernel, target = data
             _, at, step, tap_step, taps, channels, _, weights_at, bias_at = values[:9]
             _, out_at, out_step, add = values[9:]
@@ -226,7 +229,7 @@ def scaled_mish(
 
     def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         data = {
-            which: _data(context, builder, signature, values, which)
+            which: elements(context, builder, signature, values, which)
             for which in (0, 2, 3, 5, 7)
         }
         x, a, b = (
@@ -310,11 +313,6 @@ def _function(builder: Any, name: str, arguments: int) -> Any:
     return builder.module.declare_intrinsic(f"{name}.v{WIDTH}f32", (), kind)
 
 
-def _data(context: Any, builder: Any, signature: Any, values: Any, which: int) -> Any:
-    """Pointer to the first element of an array argument."""
-    return context.make_array(signature.args[which])(context, builder, values[which]).data
-
-
 def _int(number: int) -> Any:
     return ir.Constant(_INT, number)
 
@@ -325,17 +323,3 @@ def _plus(builder: Any, place: Any, number: int) -> Any:
 
 def _floats(number: float) -> Any:
     return ir.Constant(_VECTOR, [number] * WIDTH)
-
-
-def _load(builder: Any, start: Any, at: Any) -> Any:
-    pointer = builder.bitcast(builder.gep(start, [at]), _VECTOR.as_pointer())
-    return builder.load(pointer, align=4)
-
-
-def _all(builder: Any, number: Any) -> Any:
-    """A number in all lanes."""
-    empty = ir.Constant(_VECTOR, ir.Undefined)
-    one = builder.insert_element(empty, number, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(
-        one, empty, ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), [0] * WIDTH)
-    )

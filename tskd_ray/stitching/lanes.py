@@ -12,12 +12,14 @@ products and sums may be fused, so that last bits depend on the machine.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from tskd_ray.llvm import elements, load, spread
 from tskd_ray.stitching.cells import LANES
 
 _INT, _BIT = ir.IntType(64), ir.IntType(1)
@@ -25,6 +27,7 @@ _BYTES = ir.IntType(8).as_pointer()
 _VECTOR = ir.VectorType(ir.FloatType(), LANES)
 _ZEROS = ir.Constant(_VECTOR, [0.0] * LANES)
 _vectorised: Any = intrinsic
+_load, _all = partial(load, kind=_VECTOR), partial(spread, kind=_VECTOR)
 
 
 @_vectorised
@@ -44,8 +47,8 @@ def near_members(
     """
 
     def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        start = builder.gep(_data(context, builder, signature, values, 0), [values[1]])
-        point = builder.gep(_data(context, builder, signature, values, 2), [values[3]])
+        start = builder.gep(elements(context, builder, signature, values, 0), [values[1]])
+        point = builder.gep(elements(context, builder, signature, values, 2), [values[3]])
 
         def difference(k: Any) -> Any:
             x = _load(builder, start, builder.mul(k, ir.Constant(_INT, LANES)))
@@ -82,9 +85,9 @@ def likely_members(
     """
 
     def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        start = builder.gep(_data(context, builder, signature, values, 0), [values[1]])
-        centre = builder.gep(_data(context, builder, signature, values, 2), [values[4]])
-        scale = builder.gep(_data(context, builder, signature, values, 3), [values[4]])
+        start = builder.gep(elements(context, builder, signature, values, 0), [values[1]])
+        centre = builder.gep(elements(context, builder, signature, values, 2), [values[4]])
+        scale = builder.gep(elements(context, builder, signature, values, 3), [values[4]])
 
         def difference(k: Any) -> Any:
             x = _load(builder, start, builder.mul(k, ir.Constant(_INT, LANES)))
@@ -123,9 +126,9 @@ def likely_boxes(
     """
 
     def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        start = builder.gep(_data(context, builder, signature, values, 0), [values[1]])
-        centre = builder.gep(_data(context, builder, signature, values, 2), [values[4]])
-        scale = builder.gep(_data(context, builder, signature, values, 3), [values[4]])
+        start = builder.gep(elements(context, builder, signature, values, 0), [values[1]])
+        centre = builder.gep(elements(context, builder, signature, values, 2), [values[4]])
+        scale = builder.gep(elements(context, builder, signature, values, 3), [values[4]])
 
         def difference(k: Any) -> Any:
             gap = _box_gap(builder, start, centre, centre, k)
@@ -156,9 +159,9 @@ def near_boxes(
     """
 
     def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        start = builder.gep(_data(context, builder, signature, values, 0), [values[1]])
-        least = builder.gep(_data(context, builder, signature, values, 2), [values[4]])
-        most = builder.gep(_data(context, builder, signature, values, 3), [values[4]])
+        start = builder.gep(elements(context, builder, signature, values, 0), [values[1]])
+        least = builder.gep(elements(context, builder, signature, values, 2), [values[4]])
+        most = builder.gep(elements(context, builder, signature, values, 3), [values[4]])
 
         def difference(k: Any) -> Any:
             return _box_gap(builder, start, least, most, k)
@@ -188,7 +191,7 @@ def prefetch(typing: Any, array: Any, at: Any) -> Any:
     """
 
     def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        place = builder.gep(_data(context, builder, signature, values, 0), [values[1]])
+        place = builder.gep(elements(context, builder, signature, values, 0), [values[1]])
         name, flag = "llvm.prefetch", ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [_BYTES, flag, flag, flag])
         hint = builder.module.declare_intrinsic(name, [_BYTES], kind)
@@ -197,25 +200,6 @@ def prefetch(typing: Any, array: Any, at: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.int64), emit
-
-
-def _data(context: Any, builder: Any, signature: Any, values: Any, which: int) -> Any:
-    """Pointer to the first element of an array argument."""
-    return context.make_array(signature.args[which])(context, builder, values[which]).data
-
-
-def _load(builder: Any, start: Any, at: Any) -> Any:
-    pointer = builder.bitcast(builder.gep(start, [at]), _VECTOR.as_pointer())
-    return builder.load(pointer, align=4)
-
-
-def _all(builder: Any, number: Any) -> Any:
-    """A number in all lanes."""
-    empty = ir.Constant(_VECTOR, ir.Undefined)
-    one = builder.insert_element(empty, number, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(
-        one, empty, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-    )
 
 
 def _larger(builder: Any, a: Any, b: Any) -> Any:
