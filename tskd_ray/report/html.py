@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from tskd_ray.console import duration
@@ -14,6 +13,7 @@ from tskd_ray.report import plots
 from tskd_ray.report.data import ReportData, load_report_data
 from tskd_ray.report.sampler import SamplerStudy, draw_study, read_study, study_text
 from tskd_ray.report.tables import compare, is_normalized, number_text, score_text
+from tskd_ray.report.templates import template
 
 ROLLOUTS = {
     "model": "offline: the diffusion model predicts the next state",
@@ -42,17 +42,9 @@ def render(data: ReportData, study: SamplerStudy | None = None) -> str:
         data: What the run left.
         study: What `tskd generate --tune-sampler` left, if it was asked.
     """
-    environment = Environment(
-        loader=PackageLoader("tskd_ray.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    filters: dict[str, Any] = {"duration": duration, "score": score_text, "number": number_text}
-    environment.filters.update(filters)
+    filters = {"duration": duration, "score": score_text, "number": number_text}
     config: dict[str, Any] = dict(data.run.config)
-    return environment.get_template("report.html.j2").render(
+    return template("report.html.j2", filters).render(
         run=data.run,
         metrics=data.metrics,
         rollout=ROLLOUTS[data.run.rollout],

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from tskd_ray.report.tables import number_text
+from tskd_ray.report.templates import template
 
 Cell = str | int | float | None
 Table = tuple[str, list[str], list[list[Cell]]]
@@ -38,14 +38,7 @@ def write_page(
         picture: SVG in the page's colours.
         tables: Numbers as they are.
     """
-    environment = Environment(
-        loader=PackageLoader("tskd_ray.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("study.html.j2").render(
+    page = template("study.html.j2").render(
         name=name,
         heading=heading,
         about=about,

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from tskd_ray.console import duration
@@ -27,6 +26,7 @@ from tskd_ray.report.sweep.measures import (
     varied,
 )
 from tskd_ray.report.tables import number_text
+from tskd_ray.report.templates import template
 
 
 def write_sweep_report(folder: Path) -> Path:
@@ -42,13 +42,6 @@ def write_sweep_report(folder: Path) -> Path:
 
 def render(record: SweepRecord) -> str:
     """The page: self-contained HTML; sections without data are left out."""
-    environment = Environment(
-        loader=PackageLoader("tskd_ray.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     filters: dict[str, Callable[..., str]] = {
         "duration": duration,
         "number": number_text,
@@ -56,12 +49,11 @@ def render(record: SweepRecord) -> str:
         "pm": _plus_minus,
         "interval": _interval,
     }
-    environment.filters.update(filters)
     metric = metric_of(record)
     score_label = "normalized score" if is_normalized(record) else "return"
     shares = importance(record, metric)
     single = record.single_run_cpu_seconds
-    return environment.get_template("sweep.html.j2").render(
+    return template("sweep.html.j2", filters).render(
         sweep=record,
         metric=metric,
         score_label=score_label,
