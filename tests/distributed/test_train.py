@@ -18,6 +18,7 @@ from tskd_ray.config.schema import ComputeConfig, Config, GenerateConfig, Sample
 from tskd_ray.distributed.train import train_together
 from tskd_ray.errors import StageError
 from tskd_ray.models.ranks import Ranks
+from tskd_ray.models.threads import torch_threads
 from tskd_ray.pipeline.diffusers import fit_diffuser
 from tskd_ray.progress import Progress, silent
 
@@ -84,14 +85,10 @@ def undisturbed(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_two_processes_end_with_the_weights_of_one(undisturbed: Any, tmp_path: Path) -> None:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with torch_threads(1):
         alone, curve = fit_diffuser(
             kind="ddr1", config=CONFIG, recorded=world(), resume=tmp_path, device="cpu"
         )
-    finally:
-        torch.set_num_threads(threads)
     weights, losses = undisturbed
     for name, value in alone.model.state_dict().items():
         assert (weights[name] - value).square().mean().sqrt() < TOLERANCE

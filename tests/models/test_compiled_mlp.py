@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tskd_ray.models.mlp import BatchedMLP, predict
+from tskd_ray.models.threads import torch_threads
 
 
 def network(*widths: int, members: int = 3) -> BatchedMLP:
@@ -47,12 +48,9 @@ def test_a_row_is_the_same_to_the_last_bit_in_any_company() -> None:
 
 def test_threads_share_the_rows_and_change_nothing() -> None:
     plain, x = network(11, 70, 5), rows(500, 11)
-    alone, before = predict(plain, x), torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
+    alone = predict(plain, x)
+    with torch_threads(3):
         assert np.array_equal(predict(plain, x), alone)
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_no_number_in_none_out_and_only_there() -> None:

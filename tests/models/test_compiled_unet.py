@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,7 @@ import torch
 from tskd_ray.config.schema import UNetConfig
 from tskd_ray.models.compiled_unet import CompiledUNet
 from tskd_ray.models.temporal_unet import TemporalUNet
+from tskd_ray.models.threads import torch_threads
 
 CHANNELS, CONTEXT, OUT = 5, 3, 4
 
@@ -97,7 +96,7 @@ def test_threads_share_the_rows_and_change_nothing(small: CompiledUNet) -> None:
     told = [small.embedding(3, 1.0, True), small.embedding(3, 1.0, False)]
     which = np.arange(100) // 50
     alone = small(x, context, told, which)
-    with threads(3):
+    with torch_threads(3):
         assert np.array_equal(small(x, context, told, which), alone)
 
 
@@ -168,13 +167,3 @@ def test_one_network_serves_several_horizons(small: CompiledUNet) -> None:
     told = [small.embedding(0, 0.5, True)]
     shapes = [small(*inputs(2, horizon), told, np.zeros(2, int)).shape for horizon in (3, 8, 3)]
     assert shapes == [(2, 3, OUT), (2, 8, OUT), (2, 3, OUT)]
-
-
-@contextmanager
-def threads(count: int) -> Generator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

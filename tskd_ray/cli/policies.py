@@ -60,15 +60,15 @@ def export_policy(
     """
     folder = _run_of(run_folder)
     console = make_console(as_json=as_json, run=folder.name)
-    from tskd_ray.evaluation.latency import one_thread
     from tskd_ray.export.files import export
     from tskd_ray.models.policy import Policy
+    from tskd_ray.models.threads import torch_threads
     from tskd_ray.report.data import load_report_data
 
     run, policy = load_report_data(folder), Policy.load(folder / "policy")
     dataset = _dataset(folder, policy)
     episodes = _episodes(run.run, dataset, score)
-    with one_thread():
+    with torch_threads(1):
         made = export(
             policy,
             run,

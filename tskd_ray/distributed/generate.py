@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 from tskd_ray.config.schema import ComputeConfig
 from tskd_ray.distributed.actors import Arrays, Shard, Worker, run_pool
-from tskd_ray.distributed.outcome import Failure, T, outcome, raise_failure, torch_threads
+from tskd_ray.distributed.outcome import Failure, T, outcome, raise_failure
+from tskd_ray.models.threads import torch_threads
 from tskd_ray.progress import Progress, silent
 
 __all__ = ["Arrays", "Shard", "Worker", "generate_shards", "plan_shards"]

@@ -7,9 +7,8 @@ only come again.
 
 from __future__ import annotations
 
-import contextlib
 import traceback
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
@@ -62,16 +61,3 @@ def perhaps_hung(seconds: float, compute: ComputeConfig) -> str:
         f"compute.hang_timeout={compute.hang_timeout:g} s are killed. Does it hang, on a "
         "device or a file system, or is it out of memory?"
     )
-
-
-@contextlib.contextmanager
-def torch_threads(threads: int) -> Generator[None]:
-    """Exactly that many torch threads, here and in every mode: they change last bits."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

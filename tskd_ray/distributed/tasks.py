@@ -17,9 +17,9 @@ from tskd_ray.distributed.outcome import (
     outcome,
     perhaps_hung,
     raise_failure,
-    torch_threads,
 )
 from tskd_ray.errors import StageError
+from tskd_ray.models.threads import torch_threads
 from tskd_ray.progress import Progress, silent
 
 _POLL_SECONDS = 0.5

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,16 +62,3 @@ def planner(teacher: Teacher, settings: GenerateConfig) -> Callable[[FloatArray]
         return teacher.inverse_dynamics.predict(observations, ahead)
 
     return act
-
-
-@contextmanager
-def one_thread() -> Generator[None]:
-    """Torch on one thread inside, as before outside."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

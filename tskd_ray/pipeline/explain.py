@@ -9,10 +9,10 @@ from typing import Any
 
 from tskd_ray.config.schema import Config
 from tskd_ray.console import Console
-from tskd_ray.distributed.outcome import torch_threads
 from tskd_ray.distributed.tasks import Task, run_tasks
 from tskd_ray.errors import ConfigError
 from tskd_ray.models.forward_dynamics import ForwardDynamics
+from tskd_ray.models.threads import torch_threads
 from tskd_ray.models.value import TwinValue
 from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore
 from tskd_ray.pipeline.graph import needed

@@ -11,9 +11,9 @@ import numpy as np
 
 from tskd_ray.config.schema import Config, RadiusConfig
 from tskd_ray.data.trajectories import Trajectories
-from tskd_ray.distributed.outcome import torch_threads
 from tskd_ray.distributed.session import smallest_memory
 from tskd_ray.distributed.stitch import decide_hops_distributed
+from tskd_ray.models.threads import torch_threads
 from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore, artifact_key
 from tskd_ray.pipeline.cost import Meter
 from tskd_ray.pipeline.graph import VERSIONS, Node

@@ -5,14 +5,14 @@ N transitions · F candidate states · n sampled transitions
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tskd_ray.models.threads import torch_threads
 from tskd_ray.stitching.backends import build_shard
 from tskd_ray.stitching.shards import SearchName, Shard
 from tskd_ray.types import IntArray
@@ -96,7 +96,7 @@ def faster(
     """
     sample = sample_transitions(problem, _PAIRS // max(1, options[0].stop - options[0].first))
     seconds: dict[SearchName, float] = {shard.name: np.inf for shard in options}
-    with _one_thread():
+    with torch_threads(1):  # as compiled searches are
         for shard in options:
             _search(problem, shard, sample[:2])  # compiles
         for _ in range(_REPEATS):
@@ -133,19 +133,6 @@ def argmax_recall(problem: HopProblem, sample: IntArray) -> float:
     best = best_neighbours(replace(problem, shards=tuple(exact)), sample)
     found = best_neighbours(problem, sample)
     return float((found == best)[best >= 0].mean()) if (best >= 0).any() else 1.0
-
-
-@contextlib.contextmanager
-def _one_thread() -> Generator[None]:
-    """Matrix products on one thread while the block runs, as compiled searches are."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _search(problem: HopProblem, shard: Shard, sample: IntArray) -> None:
