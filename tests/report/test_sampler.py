@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from report.test_report import Page
+from tskd_ray.config.schema import GenerateConfig, SamplerConfig
 from tskd_ray.errors import StorageError
 from tskd_ray.evaluation.quality import Quality
 from tskd_ray.report.sampler import (
     SamplerRow,
     SamplerStudy,
     read_study,
+    setting_label,
     study_table,
     study_text,
     write_study,
@@ -51,6 +53,15 @@ def test_the_knee_is_the_cheapest_that_is_as_good() -> None:
     assert study(OURS, equal, wrong).knee() is wrong, "the best return sets the bound of errors"
     clean = replace(wrong, quality=replace(wrong.quality, returns=equal.quality.returns))
     assert study(OURS, clean).knee() is OURS, "as good, but its steps are wrong"
+
+
+def test_settings_are_called_what_their_row_will_be_called() -> None:
+    for warm, label in ((None, "ddim 3, replan 4"), (2, "ddim 3, replan 4, warm 2")):
+        settings = GenerateConfig(
+            sampler=SamplerConfig(name="ddim", steps=3), replan_every=4, warm_steps=warm
+        )
+        assert setting_label(settings) == label
+        assert SamplerRow.of(settings, OURS.quality, 0.1).label == label
 
 
 def test_the_table_is_sorted_by_cost_and_marks_two() -> None:

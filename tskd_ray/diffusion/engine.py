@@ -159,7 +159,7 @@ class _Plans:
     def make(self, active: IntArray, made: Rollouts) -> tuple[Float32Array, Float32Array]:
         """Next states (B, m, S) and rewards (B, m) of each."""
         if self.settings.warm_steps is None:
-            return self._ahead(active, made, self._plan(active, made))
+            return self._ahead(self._plan(active, made))
         known = np.array([int(number) in self.previous for number in active])
         m = self.settings.replan_every
         states = np.empty((len(active), m, made.states.shape[2]), dtype=np.float32)
@@ -168,7 +168,7 @@ class _Plans:
             part = known == warm
             if part.any():
                 plan = self._plan(active[part], made, warm=warm)
-                states[part], rewards[part] = self._ahead(active[part], made, plan)
+                states[part], rewards[part] = self._ahead(plan)
                 for row, number in enumerate(active[part]):
                     self.previous[int(number)] = plan.states[row], plan.rewards[row]
         return states, rewards
@@ -176,11 +176,9 @@ class _Plans:
     def _lengths(self, active: IntArray, made: Rollouts) -> IntArray:
         return np.minimum(made.lengths[active] + 1, self.teacher.diffuser.config.context)
 
-    def _ahead(
-        self, active: IntArray, made: Rollouts, plan: Plan
-    ) -> tuple[Float32Array, Float32Array]:
+    def _ahead(self, plan: Plan) -> tuple[Float32Array, Float32Array]:
         """What a plan says of the next m steps."""
-        rows = np.arange(len(active))[:, None]
+        rows = np.arange(len(plan.anchor))[:, None]
         ahead = plan.anchor[:, None] + np.arange(self.settings.replan_every)
         return plan.states[rows, ahead + 1], plan.rewards[rows, ahead]
 

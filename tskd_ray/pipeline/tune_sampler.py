@@ -19,7 +19,7 @@ from tskd_ray.pipeline.graph import TEACHER, needed
 from tskd_ray.pipeline.runner import Runner
 from tskd_ray.pipeline.spread import fetch, load_teacher
 from tskd_ray.progress import Progress, silent
-from tskd_ray.report.sampler import SamplerRow, SamplerStudy, write_study
+from tskd_ray.report.sampler import SamplerRow, SamplerStudy, setting_label, write_study
 
 TRAJECTORIES = 16
 """Generated for each setting, unless `generate.trajectories` is less: the same numbers, so the
@@ -71,7 +71,7 @@ def tune_sampler(config: Config, *, console: Console | None = None) -> TuneResul
                 for number, setting in enumerate(settings)
             }
             bars = {
-                str(number): console.progress(SamplerRow.name(setting.generate))
+                str(number): console.progress(setting_label(setting.generate))
                 for number, setting in enumerate(settings)
             }
             rows = run_tasks(tasks, config.compute, progress=bars.__getitem__)

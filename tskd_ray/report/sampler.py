@@ -53,17 +53,18 @@ class SamplerRow:
     @property
     def label(self) -> str:
         """`ddim 5, replan 4, warm 2`."""
-        warm = "" if self.warm_steps is None else f", warm {self.warm_steps}"
-        return f"{self.sampler} {self.steps}, replan {self.replan_every}{warm}"
+        return _label(self.sampler, self.steps, self.replan_every, self.warm_steps)
 
-    @staticmethod
-    def name(settings: GenerateConfig) -> str:
-        """The label of settings still to be tried."""
-        nothing = Quality(
-            returns=(), mean_length=0, step_error=0, judged_by="", reward_error=None,
-            reward_bias=None, distance=0,
-        )  # fmt: skip
-        return SamplerRow.of(settings, nothing, 0.0).label
+
+def setting_label(settings: GenerateConfig) -> str:
+    """The label of the row that these settings will have."""
+    sampler = settings.sampler
+    return _label(sampler.name, sampler.steps, settings.replan_every, settings.warm_steps)
+
+
+def _label(sampler: str, steps: int, replan_every: int, warm_steps: int | None) -> str:
+    warm = "" if warm_steps is None else f", warm {warm_steps}"
+    return f"{sampler} {steps}, replan {replan_every}{warm}"
 
 
 @dataclass(frozen=True, kw_only=True)
