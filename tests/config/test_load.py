@@ -163,7 +163,7 @@ def test_an_override_is_told_from_a_file(argument: str, expected: bool) -> None:
         (
             "evaluate: {zzz: 1}",
             "Unknown key evaluate.zzz in c.yaml:1. Valid here: episodes, first_episode, "
-            "checkpoints, offline.",
+            "checkpoints, offline, film.",
         ),
         (
             "stitch:\n  radius: {neighbors: 5}",

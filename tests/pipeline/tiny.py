@@ -53,7 +53,7 @@ def tiny_config(storage: Path, **sections: Any) -> Config:
         },
         "select": {"slack": "75%"},
         "distill": {"seeds": 2, "fit": {"steps": 40, "batch_size": 64}},
-        "evaluate": {"episodes": 2, "checkpoints": 2},
+        "evaluate": {"episodes": 2, "checkpoints": 2, "film": False},
         "compute": {"mode": "local"},
     }
     return Config.model_validate_json(json.dumps(settings | sections))

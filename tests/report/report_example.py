@@ -19,6 +19,8 @@ from tskd_ray.report.data import (
     ScoreRow,
     StageCost,
     VitalSign,
+    Walk,
+    WalkPart,
 )
 from tskd_ray.report.projection import project_states
 
@@ -235,5 +237,36 @@ def example() -> ReportData:
             },
             panels=panels,
             projection=project_states(states, origin, hops),
+            walks=(_walk(1, (40, 7, 73), 2310.0), _walk(12, (120,), 1640.0)),
+        ),
+    )
+
+
+def _walk(rank: int, lengths: tuple[int, ...], before: float) -> Walk:
+    """Parts of these lengths, in turn recorded and generated, along a spiral."""
+    firsts = np.cumsum((0, *lengths))
+    steps = np.arange(firsts[-1] + 1)
+    ends = len(lengths) > 1
+    return Walk(
+        rank=rank,
+        of=120,
+        before=before,
+        parts=tuple(
+            WalkPart(
+                episode=100 * rank + number,
+                origin=number % 2,
+                first=int(first),
+                source_step=5 * number,
+                steps=length,
+            )
+            for number, (first, length) in enumerate(zip(firsts[:-1], lengths, strict=True))
+        ),
+        hops=tuple(int(first) - 1 for first in (firsts[1:-1] if ends else firsts[1:])),
+        steps=tuple(steps.tolist()),
+        values=tuple((100 + 50 * np.sin(steps / 17)).round(3).tolist()),
+        claimed=tuple((3.0 * steps).tolist()),
+        places=tuple(
+            (round(float(step * np.cos(step / 9)) / 40, 3), round(float(step) / 40, 3))
+            for step in steps
         ),
     )

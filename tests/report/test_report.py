@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from dataclasses import replace
@@ -20,7 +22,7 @@ from tskd_ray.report.data import (
     load_report_data,
     save_report_data,
 )
-from tskd_ray.report.html import render, write_report
+from tskd_ray.report.html import ShownFilm, ShownFilms, render, write_report
 from tskd_ray.report.tables import compare, number_text, score_table
 
 
@@ -92,8 +94,45 @@ def test_the_page_is_well_formed_and_fetches_nothing(text: str) -> None:
     targets = {link[1:] for link in links if link.startswith("#")}
     targets |= set(re.findall(r"url\(#([^)]*)\)", text))
     assert targets <= set(page.ids)
-    assert "<script" not in text
     assert "@import" not in text
+
+
+def test_the_page_allows_its_own_script_and_nothing_else(text: str) -> None:
+    scripts = re.findall(r"<script([^>]*)>(.*?)</script>", text, re.DOTALL)
+    (data,) = [body for about, body in scripts if "application/json" in about]
+    assert len(json.loads(data)["walks"]) == 2
+    (script,) = [body for about, body in scripts if not about]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)
+    assert policy.split("; ") == [
+        "default-src 'none'", "img-src data:", "style-src 'unsafe-inline'",
+        f"script-src 'sha256-{digest}'",
+    ]  # fmt: skip
+    without = render(ReportData(run=example().run))
+    assert "<script" not in without
+    assert "script-src" not in without
+
+
+def test_a_reader_without_scripts_sees_the_best_stitched_trajectory(text: str) -> None:
+    shown = " ".join(Page(text).text.split())
+    assert "0 to 39recorded episode 100from 0 40 to 46generated episode 101from 5" in shown
+    assert '<div id="walk-viewer" hidden>' in text
+
+
+def test_films_are_shown_or_one_line_says_why_not() -> None:
+    film = ShownFilm(
+        title="TSKD student", steps=1000, earned=2939.76, motion="data:image/gif;base64,AA",
+        strip="data:image/png;base64,BB",
+    )  # fmt: skip
+    data = ReportData(run=example().run)
+    page = Page(render(data, films=ShownFilms(shown=(film,))))
+    assert page.open == []
+    assert "1,000 steps, return 2,940" in page.text
+    images = [value for name, value in page.attributes if name == "src"]
+    assert images == [film.motion, film.strip]
+    page = Page(render(data, films=ShownFilms(trouble="egl: <no> device")))
+    assert "nothing on this machine renders off-screen (egl: <no> device)" in page.text
+    assert "In the environment" not in Page(render(data)).text
 
 
 def test_the_page_takes_its_colours_from_the_theme(text: str) -> None:

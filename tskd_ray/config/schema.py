@@ -244,6 +244,9 @@ class EvaluateConfig(Section):
     """Evenly spaced in training, the last one final; the best one is labelled as such."""
     offline: bool = True
     """Also estimate the final students' returns from the recorded data alone."""
+    film: bool = True
+    """Show an episode of the TSKD student and of plain BC in the report: some five seconds, and
+    one line instead where nothing renders off-screen."""
 
 
 class ComputeConfig(Section):

@@ -19,6 +19,7 @@ from tskd_ray.config.schema import Config
 from tskd_ray.data.arrays import load_arrays
 from tskd_ray.data.minari_io import write_minari
 from tskd_ray.data.trajectories import Trajectories
+from tskd_ray.pipeline.films import write_films
 from tskd_ray.pipeline.room import require_room, told_if_full
 from tskd_ray.pipeline.summary import build_metrics, build_plots, reference
 from tskd_ray.report.data import (
@@ -28,6 +29,7 @@ from tskd_ray.report.data import (
     StageCost,
     save_report_data,
 )
+from tskd_ray.report.films import FOLDER
 
 PACKAGES = (
     "tskd_ray",
@@ -42,7 +44,7 @@ PACKAGES = (
 )
 
 
-OUTPUTS = ("dataset", "policy")
+OUTPUTS = ("dataset", "policy", FOLDER)
 
 
 def write_run(
@@ -96,6 +98,7 @@ def write_run(
             return metrics, None
         _write_dataset(config, recorded, folders, folder)
         _write_policy(config, folders, folder, data.run)
+        write_films(config, recorded.environment, folders, folder)
         from tskd_ray.report.html import write_report
 
         return metrics, write_report(folder)

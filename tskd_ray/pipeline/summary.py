@@ -26,8 +26,10 @@ from tskd_ray.report.data import (
     Projection,
     Score,
     ScoreRow,
+    Walk,
 )
-from tskd_ray.report.projection import project_states
+from tskd_ray.report.projection import Plane, fit_plane, project_states
+from tskd_ray.report.walks import describe_walks
 from tskd_ray.types import Float64Array
 
 ROW_NAMES = {
@@ -106,15 +108,27 @@ def build_plots(folders: Folders) -> PlotData:
         returns["stitched"] = _floats(stitched.returns[new])
     if "select" in folders:
         returns["selected"] = _floats(load_arrays(folders["select"]).returns)
+    recorded_states = np.full(recorded.n_states, Origin.RECORDED, dtype=np.int8)
+    plane = fit_plane(recorded.observations, recorded_states)
+    walks: tuple[Walk, ...] = ()
+    if stitched is not None and (value := last[0].replace("stitch", "value")) in folders:
+        from tskd_ray.models.value import TwinValue
+
+        predict = TwinValue.load(folders[value]).predict
+        walks = describe_walks(stitched, recorded, generated, predict, plane)
     return PlotData(
         returns=returns,
         panels=tuple(_panels(folders)),
-        projection=_projection(recorded, generated, stitched),
+        projection=_projection(recorded, generated, stitched, plane),
+        walks=walks,
     )
 
 
 def _projection(
-    recorded: Trajectories, generated: list[Trajectories], stitched: Trajectories | None
+    recorded: Trajectories,
+    generated: list[Trajectories],
+    stitched: Trajectories | None,
+    plane: Plane | None,
 ) -> Projection:
     """Recorded and generated states, and the hops that the last epoch's episodes hold."""
     parts = [recorded.observations, *(part.observations for part in generated)]
@@ -130,7 +144,7 @@ def _projection(
         )
         numbers = np.arange(len(rows))
         hops = np.stack([first + numbers, first + len(rows) + numbers], axis=1)
-    return project_states(np.concatenate(parts), origin, hops)
+    return project_states(np.concatenate(parts), origin, hops, plane=plane)
 
 
 # -- scores ----------------------------------------------------------------------------

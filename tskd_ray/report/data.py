@@ -177,6 +177,33 @@ class Projection:
     explained: tuple[float, float] = (0.0, 0.0)  # share of the variance of each axis
 
 
+@dataclass(frozen=True, kw_only=True)
+class WalkPart:
+    """A stretch of a stitched trajectory: consecutive steps of one source episode."""
+
+    episode: int  # id of that recorded or generated episode
+    origin: int  # its `Origin`
+    first: int  # step of the stitched trajectory that it begins with
+    source_step: int  # the same step in the source episode
+    steps: int  # with the hop that ends it, if one does
+
+
+@_strings_for_nan
+@dataclass(frozen=True, kw_only=True)
+class Walk:
+    """One stitched trajectory of L steps, to step through; n of its L + 1 states are kept."""
+
+    rank: int  # by claimed return among the stitched, from 1
+    of: int  # how many there are
+    before: float | None  # return of the episode that it began as
+    parts: tuple[WalkPart, ...]
+    hops: tuple[int, ...]  # steps that leave their episode
+    steps: tuple[int, ...]  # (n,) step that leaves each kept state; L: the final state
+    values: tuple[float, ...]  # (n,) V of the last epoch
+    claimed: tuple[float, ...]  # (n,) sum of predicted and recorded rewards until there
+    places: tuple[tuple[float, float], ...] = ()  # (n,) on the axes of the projection
+
+
 @_strings_for_nan
 @dataclass(frozen=True, kw_only=True)
 class PlotData:
@@ -185,6 +212,7 @@ class PlotData:
     returns: Mapping[Group, tuple[float, ...]] = field(default_factory=dict[Group, Any])
     panels: tuple[Panel, ...] = ()
     projection: Projection | None = None
+    walks: tuple[Walk, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
