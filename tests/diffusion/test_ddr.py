@@ -87,6 +87,31 @@ def test_a_saved_diffuser_plans_the_same(tmp_path: Path) -> None:
     assert loaded.return_scale_ == diffuser.return_scale_
 
 
+@pytest.mark.parametrize("parameterization", ["absolute", "residual"])
+def test_without_rewards_a_plan_is_of_states_alone(
+    parameterization: str, tmp_path: Path
+) -> None:
+    data = world()
+    config = teacher_config(parameterization, context=2, diffuse_rewards=False)
+    diffuser = TrajectoryDiffuser(config, 2)
+    assert diffuser.model.channels == data.observation_dim
+    diffuser.fit(data, seed=0)
+    windows = Windows(data, diffuser.settings.horizon + 1)
+    example = diffuser._example(
+        windows, np.arange(8), np.ones(8, np.float32), np.random.default_rng(0)
+    )
+    assert example.rows.shape == example.weight.shape == (8, diffuser.settings.horizon, 2)
+    diffuser.save(tmp_path)
+    history, length = data.observations[None, :2], np.array([2])
+    plans = [
+        one.plan(history, length, target_return=1.0, sampler=FAST, rngs=rngs(1))
+        for one in (diffuser, TrajectoryDiffuser.load(tmp_path))
+    ]
+    assert plans[0].states.tobytes() == plans[1].states.tobytes()
+    np.testing.assert_allclose(plans[0].states[:, :2], history, rtol=1e-6)
+    assert not plans[0].rewards.any()
+
+
 def test_training_is_a_function_of_the_seed() -> None:
     data = world()
     plans = []

@@ -17,6 +17,8 @@ from tskd_ray.diffusion.ddr import TrajectoryDiffuser
 from tskd_ray.diffusion.plan import Start
 from tskd_ray.diffusion.rollout import End, Teacher, facts, generate
 from tskd_ray.errors import ConfigError
+from tskd_ray.evaluation.planner import evaluate_planner
+from tskd_ray.evaluation.simulate import reset_seed
 from tskd_ray.models.inverse_dynamics import InverseDynamics
 from tskd_ray.models.termination import Termination
 from tskd_ray.models.transition import Step, Transition
@@ -74,7 +76,7 @@ def test_side_by_side_equals_a_plain_loop_over_one_trajectory(
     generated = generate(teacher, config, ids=range(5), seed=7, epoch=1, first_id=100, slots=3)
     ends = 0
     for number in range(5):
-        oracle, end = plain_loop(teacher, config, number)
+        oracle, end = plain_loop(teacher, config, numpy_rng(7, "generate", 1, number))
         ours = generated.trajectories.episode(number)
         assert ours["episode_id"] == 100 + number
         assert len(ours["actions"]) == len(oracle["actions"])
@@ -88,13 +90,15 @@ def test_side_by_side_equals_a_plain_loop_over_one_trajectory(
 
 
 def plain_loop(
-    teacher: Teacher, config: GenerateConfig, number: int
+    teacher: Teacher,
+    config: GenerateConfig,
+    rng: np.random.Generator,
+    reset: int | None = None,
 ) -> tuple[dict[str, Any], End]:
     """Algorithm 1, one trajectory, nothing batched."""
-    rng = numpy_rng(7, "generate", 1, number)
     environment = gymnasium.make("Linear-v0")
     if config.rollout == "environment":
-        states = [environment.reset(seed=int(rng.integers(2**31)))[0]]
+        states = [environment.reset(seed=reset or int(rng.integers(2**31)))[0]]
     else:
         states = [teacher.starts[rng.integers(len(teacher.starts))]]
     actions, rewards, done = [], [], False
@@ -165,6 +169,21 @@ def test_a_trajectory_is_the_same_in_any_company_order_and_number_of_slots(
                 assert np.array_equal(ours, theirs)
     other = generate(teacher, config, ids=[8], seed=0, epoch=2).trajectories
     assert not np.array_equal(other.observations[:1], alone[8].observations[:1])
+
+
+def test_the_teacher_in_its_environment_is_a_plain_loop_that_is_truly_rewarded(
+    teacher: Teacher,
+) -> None:
+    config = settings("dynamics", replan_every=3)
+    returns = evaluate_planner(teacher, config, seeds=2, episodes=3, seed=7, first=4, slots=2)
+    assert returns.shape == (2, 3)
+    acting = settings("environment", replan_every=3)
+    for k in range(2):
+        for e in range(3):
+            rng = numpy_rng(7, "planner", k, 4 + e)
+            oracle, _ = plain_loop(teacher, acting, rng, reset=reset_seed(7, 4 + e))
+            assert returns[k, e] == 1e9 * len(oracle["actions"])
+    assert len(np.unique(returns)) > 1
 
 
 def test_a_slot_that_is_free_is_taken_at_the_next_plan(teacher: Teacher) -> None:

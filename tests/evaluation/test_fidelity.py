@@ -45,6 +45,14 @@ def test_recorded_steps_are_true(recorded: Trajectories) -> None:
     assert summary["reward_error_rms"] < 1e-6
 
 
+def test_only_the_steps_asked_for_are_looked_at(recorded: Trajectories) -> None:
+    among = np.array([1, 5, 7, 20, 40])
+    assert one_step_fidelity(recorded, HOPPER, 0, among=among).steps.tolist() == among.tolist()
+    some = one_step_fidelity(recorded, HOPPER, 0, among=among, samples=3).steps
+    assert len(some) == 3
+    assert set(some) < set(among.tolist())
+
+
 def test_errors_are_measured_in_sd_of_a_true_step(recorded: Trajectories) -> None:
     unit = np.linspace(1.0, 2.0, 11)
     shifted = recorded.observations.copy()

@@ -9,7 +9,7 @@ import pytest
 
 from tskd_ray.data.load import load_trajectories
 from tskd_ray.data.trajectories import Trajectories
-from tskd_ray.evaluation.quality import quality
+from tskd_ray.evaluation.quality import coverage, quality
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +48,28 @@ def test_the_distance_is_that_to_the_nearest_recorded_state(recorded: Trajectori
     ]
     low, high = np.quantile(nearest, [0.42, 0.58])  # it looks at a sample
     assert low < found.distance < high
+
+
+def test_coverage_is_the_share_of_recorded_states_that_have_one_near(
+    recorded: Trajectories,
+) -> None:
+    states = recorded.observations
+    assert coverage(states, recorded, seed=0) == 1.0
+    assert coverage(states + 100 * states.std(axis=0), recorded, seed=0) == 0.0
+    # Far copies of one half leave the other: each state has itself, or its neighbours.
+    first = np.arange(len(states)) < len(states) // 2
+    half = coverage(states[first], recorded, seed=0)
+    sd = states.std(axis=0, dtype=np.float64)
+    scaled = states / sd
+
+    def nearest(row: int, others: np.ndarray) -> float:
+        return float(np.sqrt(((scaled[others] - scaled[row]) ** 2).sum(axis=1).min()))
+
+    everyone = np.arange(len(states))
+    near = np.quantile([nearest(i, everyone[everyone != i]) for i in everyone], 0.9)
+    share = np.mean([nearest(i, everyone[first]) <= near for i in everyone])
+    assert half == pytest.approx(share, abs=0.05)  # it looks at a sample
+    assert 0.4 < half < 0.95
 
 
 def test_without_a_simulator_the_ensemble_judges(recorded: Trajectories) -> None:

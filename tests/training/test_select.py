@@ -66,6 +66,26 @@ def test_a_percentage_is_of_the_range_of_returns() -> None:
     ]  # fmt: skip
 
 
+@given(RETURNS, st.integers(0, 100))
+def test_the_best_share_is_the_fewest_episodes_that_make_it_up_and_those_as_good(
+    returns: list[float], percent: int
+) -> None:
+    settings = SelectConfig(best=f"{percent}%", minimum_episodes=1)
+    kept = select(with_returns(returns), settings).indices.tolist()
+    wanted = 1
+    while wanted < percent * len(returns) / 100:
+        wanted += 1
+    least = sorted(returns, reverse=True)[wanted - 1]
+    assert kept == [index for index, value in enumerate(returns) if value >= least]
+
+
+def test_too_small_a_share_names_the_setting() -> None:
+    with pytest.raises(
+        DataError, match=r"With best 10% \(global\) 1 of 3 .* Raise select\.best"
+    ):
+        select(with_returns([1.0, 2.0, 3.0]), SelectConfig(best="10%"))
+
+
 def test_an_origin_that_loses_all_its_episodes_is_a_warning() -> None:
     data = with_returns([100.0, 90.0, 10.0, 9.0], [0, 0, 1, 1])
     selection = select(data, SelectConfig(slack=20.0, minimum_episodes=2))

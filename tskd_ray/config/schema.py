@@ -109,6 +109,8 @@ class TeacherConfig(Section):
     termination_penalty: Annotated[float, Field(le=0)] = 0.0
     """Added to the label of episodes that terminate, never to the diffused reward (D4)."""
     condition_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    diffuse_rewards: bool = True
+    """False: DDR-I plans states alone, as the Decision Diffuser does (Ajay et al. 2023)."""
     trajectory: DiffusionConfig = DiffusionConfig()
     """DDR-I."""
     reward: DiffusionConfig = DiffusionConfig()
@@ -218,6 +220,8 @@ class SelectConfig(Section):
         "20%"
     )
     """δ: keep returns of at least max − δ; a number, or a share of the return range (D20)."""
+    best: Annotated[str, Field(pattern=r"^\d+(\.\d+)?%$")] | None = None
+    """Keep that share of the episodes instead, those with the highest returns."""
     scope: Literal["global", "per_origin"] = "global"
     """One threshold, or one for each of recorded, generated and stitched."""
     minimum_episodes: Count = 5
@@ -334,6 +338,12 @@ class Config(Section):
             raise ValueError(
                 "generate.warm_steps cannot exceed generate.sampler.steps. Got "
                 f"{warm} of {self.generate.sampler.steps}. Lower the former."
+            )
+        rewarded = self.teacher.diffuse_rewards or self.generate.rollout == "dynamics"
+        if self.generate.trajectories and not rewarded:
+            raise ValueError(
+                f"generate.rollout={self.generate.rollout} takes rewards from the plan, which "
+                "teacher.diffuse_rewards=false leaves out. Use generate.rollout=dynamics."
             )
         plan = self.teacher.trajectory.horizon - self.teacher.context
         if self.generate.replan_every > plan:

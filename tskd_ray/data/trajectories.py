@@ -155,6 +155,11 @@ class Trajectories:
         """State number that each step leaves; it arrives at the next one; (N,)."""
         return np.arange(self.n_steps) + self.step_episode
 
+    def step_std(self) -> FloatArray:
+        """Sd of a step s' − s, the unit of state errors; (S,)."""
+        first = self.step_state
+        return (self.observations[first + 1] - self.observations[first]).std(axis=0)
+
     @cached_property
     def final_states(self) -> IntArray:
         """State number of each episode's final state, (E,)."""

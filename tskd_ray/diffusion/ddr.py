@@ -5,194 +5,25 @@ B batch · H horizon · S observation dim · C context (states of history)
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Self
-
 import numpy as np
-import torch
-from torch import Tensor
 
-from tskd_ray.config.schema import (
-    DIFFUSER_SETTINGS,
-    DiffusionConfig,
-    SamplerConfig,
-    TeacherConfig,
-)
-from tskd_ray.data.returns import return_labels, return_scale
-from tskd_ray.data.trajectories import Trajectories
+from tskd_ray.config.schema import DiffusionConfig, SamplerConfig, TeacherConfig
 from tskd_ray.data.windows import Windows
-from tskd_ray.diffusion.codec import AbsoluteCodec, Codec, ResidualCodec
-from tskd_ray.diffusion.conditional import ConditionalDiffusion, Example, Guess
+from tskd_ray.diffusion.conditional import Example, Guess
+from tskd_ray.diffusion.diffuser import Diffuser
 from tskd_ray.diffusion.plan import Plan, Start
-from tskd_ray.models.arithmetic import Arithmetic
-from tskd_ray.models.checkpoint import open_model, save_model
-from tskd_ray.models.fit import fit
-from tskd_ray.models.flops import forward_flops, training_flops
-from tskd_ray.models.ranks import Ranks
-from tskd_ray.progress import Progress, silent
-from tskd_ray.seeding import numpy_rng, torch_rng
+from tskd_ray.models.flops import forward_flops
+from tskd_ray.seeding import numpy_rng
 from tskd_ray.types import Float32Array, FloatArray, IntArray
 
-MODEL_SETTINGS = {"ddr1": "trajectory", "ddr2": "reward"}
 REWARD_BATCH = 4096  # pairs per call of DDR-II; fixed, since batch shape changes last bits
 
 
-class _Diffuser:
-    """What DDR-I and DDR-II share: codec, labels, fitting, saving."""
+class TrajectoryDiffuser(Diffuser):
+    """DDR-I: rows (s_t, r_t); the last C states of history are clamped, never their rewards.
 
-    kind = ""
-
-    def __init__(self, config: TeacherConfig, observation_dim: int) -> None:
-        self.config, self.observation_dim = config, observation_dim
-        self.settings = self._settings(config)
-        self.codec: Codec = self._codec()
-        self.model = self._model()
-        self.return_scale_ = 1.0
-
-    def _model(self) -> ConditionalDiffusion:
-        return ConditionalDiffusion(
-            channels=self._channels(),
-            context_channels=self.codec.context_channels,
-            unet=self.settings.unet,
-            diffusion_steps=self.settings.diffusion_steps,
-            prediction=self.codec.prediction,
-            clip=self.codec.clip,
-        )
-
-    def _settings(self, config: TeacherConfig) -> DiffusionConfig:
-        raise NotImplementedError
-
-    def _channels(self) -> int:
-        raise NotImplementedError
-
-    def _codec(self) -> AbsoluteCodec | ResidualCodec:
-        if self.config.parameterization == "absolute":
-            return AbsoluteCodec(self.config.normalizer)
-        context = self.config.context if self.kind == "ddr1" else 1
-        # One row more: DDR-II's last row also holds the state after it.
-        return ResidualCodec(self.settings.horizon + 1, context, self.observation_dim)
-
-    def fit(
-        self,
-        trajectories: Trajectories,
-        seed: int,
-        *,
-        device: str = "cpu",
-        arithmetic: Arithmetic | None = None,
-        resume: Path | None = None,
-        ranks: Ranks | None = None,
-        progress: Progress = silent,
-    ) -> list[tuple[int, float]]:
-        """Train on recorded trajectories; returns the learning curve.
-
-        Args:
-            trajectories: Recorded data.
-            seed: Run seed.
-            device: "cpu" or "cuda".
-            arithmetic: Of the network's passes; default: float32, not compiled.
-            resume: Folder of the training state, see `models.fit.fit`.
-            ranks: Processes that share each batch; default: this one has it whole.
-            progress: Told as training goes.
-        """
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(numpy_rng(seed, self.kind, "init").integers(2**31)))
-            self.model = self._model().to(device)
-        if isinstance(self.codec, ResidualCodec):
-            self.codec.fit(trajectories, numpy_rng(seed, self.kind, "codec"))
-        elif isinstance(self.codec, AbsoluteCodec):
-            self.codec.fit(trajectories)
-        labels = return_labels(
-            trajectories, self.config.discount, self.config.termination_penalty
-        )
-        self.return_scale_ = self.config.return_scale or return_scale(labels)
-        scaled = (labels / self.return_scale_).astype(np.float32)
-        windows = Windows(trajectories, self.settings.horizon + 1)
-        fit_settings = self.settings.fit
-        network = (arithmetic or Arithmetic()).forward(self.model.network)
-        part = slice(None) if ranks is None else ranks.part(fit_settings.batch_size)
-
-        def loss(step: int) -> Tensor:
-            rng = numpy_rng(seed, self.kind, "batch", step)
-            steps = rng.integers(len(windows), size=fit_settings.batch_size)
-            example = self._example(windows, steps, scaled[steps], rng)
-            noise = torch_rng(seed, self.kind, "noise", step)
-            return self.model.loss(example, self.config.condition_dropout, noise, network, part)
-
-        self.model.train()
-        curve = fit(
-            self.model, loss, fit_settings, resume=resume, ranks=ranks, progress=progress
-        )
-        self.model.eval()
-        return curve
-
-    def training_flops(self) -> int:
-        """Floating-point operations of the network in one training step."""
-        batch, model = self.settings.fit.batch_size, self.model
-        channels = model.channels + self.codec.context_channels
-        rows = (batch, self.settings.horizon, channels)
-        return training_flops(model.network, rows, (batch,), (batch,), (batch,))
-
-    def _example(
-        self,
-        windows: Windows,
-        steps: IntArray,
-        condition: Float32Array,
-        rng: np.random.Generator,
-    ) -> Example:
-        raise NotImplementedError
-
-    def save(self, folder: Path) -> None:
-        """Write weights, what the codec learned and the configuration."""
-        tensors: dict[str, Tensor | np.ndarray] = {
-            f"network.{k}": v for k, v in self.model.network.state_dict().items()
-        }
-        tensors |= {
-            f"codec.{k}": np.ascontiguousarray(v) for k, v in self.codec.state().items()
-        }
-        config = {
-            "kind": self.kind,
-            "observation_dim": self.observation_dim,
-            "return_scale": self.return_scale_,
-            "teacher": self.config.model_dump(
-                mode="json", include={*DIFFUSER_SETTINGS, MODEL_SETTINGS[self.kind]}
-            ),
-        }
-        save_model(folder, tensors, config)
-
-    @classmethod
-    def load(
-        cls, folder: Path, device: str = "cpu", arithmetic: Arithmetic | None = None
-    ) -> Self:
-        """Read what `save` wrote.
-
-        Args:
-            folder: Of the checkpoint.
-            device: "cpu" or "cuda".
-            arithmetic: Of the network's passes on a GPU; on a CPU they are always our own.
-        """
-        with open_model(folder, cls.kind) as (tensors, config):
-            teacher = TeacherConfig.model_validate_json(json.dumps(config["teacher"]))
-            diffuser = cls(teacher, config["observation_dim"])
-            diffuser.return_scale_ = config["return_scale"]
-            codec = {
-                k.removeprefix("codec."): v.numpy() for k, v in tensors.items() if "codec." in k
-            }
-            assert isinstance(diffuser.codec, AbsoluteCodec | ResidualCodec)
-            diffuser.codec.restore(codec)
-            network = {
-                k.removeprefix("network."): v
-                for k, v in tensors.items()
-                if k.startswith("network.")
-            }
-            diffuser.model.network.load_state_dict(network)
-            diffuser.model.eval().to(device)
-            diffuser.model.infer_with(arithmetic or Arithmetic())
-            return diffuser
-
-
-class TrajectoryDiffuser(_Diffuser):
-    """DDR-I: rows (s_t, r_t); the last C states of history are clamped, never their rewards."""
+    Without `diffuse_rewards` rows are s_t alone: the Decision Diffuser (Ajay et al. 2023).
+    """
 
     kind = "ddr1"
 
@@ -200,7 +31,11 @@ class TrajectoryDiffuser(_Diffuser):
         return config.trajectory
 
     def _channels(self) -> int:
-        return self.observation_dim + 1
+        return self.observation_dim + self.config.diffuse_rewards
+
+    def _saved(self) -> set[str]:
+        states_alone = set() if self.config.diffuse_rewards else {"diffuse_rewards"}
+        return super()._saved() | states_alone
 
     def _example(
         self,
@@ -228,10 +63,11 @@ class TrajectoryDiffuser(_Diffuser):
         weight[..., :-1] *= state_mask[..., None]
         weight[..., -1] *= batch.reward_mask[:, :horizon]
         anchor_states = states[np.arange(len(states)), anchor]
+        channels = self._channels()
         return Example(
-            rows=rows,
-            clamped=clamped,
-            weight=weight.astype(np.float32),
+            rows=rows[..., :channels],
+            clamped=clamped[..., :channels],
+            weight=weight[..., :channels].astype(np.float32),
             context=self.codec.context(anchor_states),
             condition=condition,
         )
@@ -255,8 +91,12 @@ class TrajectoryDiffuser(_Diffuser):
             sampler: How to denoise.
             rngs: One generator per row.
             start: Previous plans, to begin from.
+
+        Returns:
+            Plans; without `diffuse_rewards` their rewards are 0.
         """
         batch, context, width = history.shape
+        channels = self._channels()
         horizon, anchor = self.settings.horizon, length - 1
         padded = np.zeros((batch, horizon, width), dtype=np.float32)
         padded[:, :context] = history
@@ -271,19 +111,23 @@ class TrajectoryDiffuser(_Diffuser):
             states[np.arange(batch), anchor] = anchor_states
             encoded = self.codec.encode_states(states, anchor)
             guessed = self.codec.encode_rewards(start.rewards)[..., None]
-            guess = Guess(rows=np.concatenate([encoded, guessed], axis=-1), steps=start.steps)
+            both = np.concatenate([encoded, guessed], axis=-1)
+            guess = Guess(rows=both[..., :channels], steps=start.steps)
         rows = self.model.sample(
             guess=guess,
-            known=np.where(clamped, known, np.float32(0)),
-            clamped=clamped,
+            known=np.where(clamped, known, np.float32(0))[..., :channels],
+            clamped=clamped[..., :channels],
             context=self.codec.context(anchor_states),
             condition=np.full(batch, target_return, dtype=np.float32),
             rngs=rngs,
             sampler=sampler,
         )
+        rewarded = self.config.diffuse_rewards
         return Plan(
-            states=self.codec.decode_states(rows[..., :-1], anchor, anchor_states),
-            rewards=self.codec.decode_rewards(rows[..., -1]),
+            states=self.codec.decode_states(rows[..., :width], anchor, anchor_states),
+            rewards=self.codec.decode_rewards(rows[..., -1])
+            if rewarded
+            else np.zeros(rows.shape[:2], dtype=np.float32),
             anchor=anchor,
         )
 
@@ -295,7 +139,7 @@ class TrajectoryDiffuser(_Diffuser):
         return sampler.steps * passes * forward_flops(self.model.network, *inputs)
 
 
-class RewardDiffuser(_Diffuser):
+class RewardDiffuser(Diffuser):
     """DDR-II: rows (s_t, s_{t+1}, r_t); the first row's states are clamped, its reward read."""
 
     kind = "ddr2"

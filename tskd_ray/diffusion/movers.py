@@ -15,7 +15,7 @@ from tskd_ray.data.observations import flatten_observation
 from tskd_ray.data.trajectories import EnvironmentSpec
 from tskd_ray.models.termination import Termination
 from tskd_ray.models.transition import Transition
-from tskd_ray.types import BoolArray, Float32Array, FloatArray, IntArray
+from tskd_ray.types import BoolArray, Float32Array, Float64Array, FloatArray, IntArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,14 +125,13 @@ class EnvironmentMover:
         self, joining: IntArray, starts: Float32Array, rngs: list[np.random.Generator]
     ) -> Float32Array:
         """Fresh resets, each seeded by its trajectory's stream."""
-        states: list[FloatArray] = []
-        for number, rng in zip(joining, rngs, strict=True):
-            environment = make_environment(self.spec)
-            self.environments[int(number)] = environment
-            states.append(
-                flatten_observation(environment.reset(seed=int(rng.integers(2**31)))[0])
-            )
-        return np.stack(states).astype(np.float32)
+        seeds = [int(rng.integers(2**31)) for rng in rngs]
+        return np.stack([self.open(int(n), s) for n, s in zip(joining, seeds, strict=True)])
+
+    def open(self, number: int, seed: int) -> Float32Array:
+        """Make the simulator of trajectory `number`; its first state, (S,)."""
+        simulator = self.environments[number] = make_environment(self.spec)
+        return flatten_observation(simulator.reset(seed=seed)[0]).astype(np.float32)
 
     def step(
         self,
@@ -142,20 +141,26 @@ class EnvironmentMover:
         planned: Float32Array,
         planned_rewards: Float32Array,
     ) -> Moved:
-        """Step each simulator once."""
-        next_states = np.empty_like(states)
-        terminated = np.zeros(len(states), dtype=bool)
-        for row, number in enumerate(active):
-            observed, _, terminated[row], _, _ = self.environments[int(number)].step(
-                actions[row]
-            )
-            next_states[row] = flatten_observation(observed)
+        """Step each simulator once; what it pays is not read."""
+        next_states, _, terminated = self.act(active, actions)
         return Moved(
             next_states=next_states,
             rewards=planned_rewards,
             terminated=terminated,
             disagreement=np.zeros(len(states)),
         )
+
+    def act(
+        self, active: IntArray, actions: Float32Array
+    ) -> tuple[Float32Array, Float64Array, BoolArray]:
+        """Step each simulator once: next states (B, S), true rewards (B,), ends (B,)."""
+        answers = [
+            self.environments[int(number)].step(action)[:3]
+            for number, action in zip(active, actions, strict=True)
+        ]
+        states, rewards, terminated = zip(*answers, strict=True)
+        observed = np.stack([flatten_observation(state) for state in states])
+        return observed.astype(np.float32), np.array(rewards, float), np.array(terminated, bool)
 
     def close(self, ended: IntArray | None = None) -> None:
         """Close the simulators of these trajectories."""

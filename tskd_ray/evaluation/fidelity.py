@@ -43,6 +43,7 @@ def one_step_fidelity(
     seed: int,
     *,
     samples: int = 1000,
+    among: IntArray | None = None,
     step_std: FloatArray | None = None,
 ) -> Fidelity:
     """Repeat sampled transitions in the simulator: same state, same action.
@@ -52,6 +53,7 @@ def one_step_fidelity(
         environment: A MuJoCo environment whose observation is (part of) its state.
         seed: Chooses the steps.
         samples: How many, at most.
+        among: Step numbers to choose from, ascending; default: all.
         step_std: (S,) sd of a true step s' − s, the unit of the state error; default: measured
             on the simulator's own answers.
 
@@ -59,8 +61,11 @@ def one_step_fidelity(
         DataError: If the environment's state cannot be set from an observation.
     """
     rng = numpy_rng(seed, "fidelity")
-    n = min(samples, trajectories.n_steps)
-    steps = np.sort(rng.choice(trajectories.n_steps, size=n, replace=False))
+    total = trajectories.n_steps if among is None else len(among)
+    steps = np.sort(rng.choice(total, size=min(samples, total), replace=False))
+    if among is not None:
+        steps = among[steps]
+    n = len(steps)
     states = trajectories.observations[trajectories.step_state[steps]].astype(np.float64)
     claimed = trajectories.observations[trajectories.step_state[steps] + 1].astype(np.float64)
     actual = np.empty_like(claimed)

@@ -59,17 +59,13 @@ def quality(
     step_error, judge = float(np.mean(disagreement)), "ensemble"
     reward_error = reward_bias = None
     if recorded.environment is not None:
-        steps = (
-            recorded.observations[recorded.step_state + 1]
-            - recorded.observations[recorded.step_state]
-        )
         try:
             found = one_step_fidelity(
                 generated,
                 recorded.environment,
                 seed,
                 samples=SAMPLES,
-                step_std=steps.std(axis=0),
+                step_std=recorded.step_std(),
             ).summary()
             step_error, judge = found["step_error_median"], "simulator"
             reward_error, reward_bias = found["reward_error_rms"], found["reward_error_bias"]
@@ -82,16 +78,31 @@ def quality(
         judged_by=judge,
         reward_error=reward_error,
         reward_bias=reward_bias,
-        distance=float(np.median(_distances(generated, recorded, seed))),
+        distance=float(np.median(distances(generated.observations, recorded, seed))),
     )
 
 
-def _distances(generated: Trajectories, recorded: Trajectories, seed: int) -> Float64Array:
-    """Of sampled generated states to the nearest recorded one, each dimension by its sd."""
+def distances(states: FloatArray, recorded: Trajectories, seed: int) -> Float64Array:
+    """Of sampled states to the nearest recorded one, each dimension by its sd; (≤ 1000,)."""
     scale = Standardizer.fit(recorded.observations)
-    states = generated.observations
-    count = min(SAMPLES, len(states))
-    rows = numpy_rng(seed, "distance").choice(len(states), size=count, replace=False)
     tree = KDTree(scale.normalize(recorded.observations))
-    distances, _ = tree.query(scale.normalize(states[rows]))
-    return np.asarray(distances, dtype=np.float64)
+    found, _ = tree.query(scale.normalize(_sample(states, seed)))
+    return np.asarray(found, dtype=np.float64)
+
+
+def coverage(states: FloatArray, recorded: Trajectories, seed: int) -> float:
+    """Share of sampled recorded states that have one of `states` near.
+
+    Near is what nine in ten recorded states have another recorded state within. Each dimension
+    counts by its sd.
+    """
+    scale = Standardizer.fit(recorded.observations)
+    asked = scale.normalize(_sample(recorded.observations, seed))
+    others, _ = KDTree(scale.normalize(recorded.observations)).query(asked, k=2)
+    found, _ = KDTree(scale.normalize(states)).query(asked)
+    return float(np.mean(found <= np.quantile(others[:, 1], 0.9)))
+
+
+def _sample(states: FloatArray, seed: int) -> FloatArray:
+    count = min(SAMPLES, len(states))
+    return states[numpy_rng(seed, "distance").choice(len(states), size=count, replace=False)]

@@ -11,11 +11,12 @@ from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore
 from tskd_ray.pipeline.cost import Meter, Rate
 from tskd_ray.pipeline.graph import DIFFUSERS, Node
 from tskd_ray.pipeline.hops import run_hops
+from tskd_ray.pipeline.measures import MEASURES
 from tskd_ray.pipeline.spread import fetch, run_generation
 from tskd_ray.pipeline.stages import TASKS, Work
 from tskd_ray.progress import Progress, silent
 
-ON_GPU = ("ddr1", "ddr2", "stitch")
+ON_GPU = ("ddr1", "ddr2", "stitch", "planner")
 """Stages that use `compute.device`; the others' networks are too small to gain."""
 
 SPREAD = ("generate", "hops")
@@ -81,7 +82,7 @@ def _do(
         if node.stage == "hops":
             run_hops(store, node, inputs, work, meter)
         else:
-            TASKS[node.stage](work)
+            (TASKS | MEASURES)[node.stage](work)
         meter.elsewhere += work.told.get("cpu_seconds", 0.0)
         speed = rate.figures(work.told.get("flops_per_item", 0.0))
         attempt.info |= {**meter.figures(), **speed, **info}

@@ -39,6 +39,10 @@ VERSIONS = {
     "scores": "2",
     "offline": "3",
     "fidelity": "1",
+    "planner": "1",
+    "origins": "1",
+    "planning": "1",
+    "planning-paper": "1",
 }
 """Of each stage's code: raise one when its results change; stale artifacts stay behind."""
 
@@ -51,7 +55,7 @@ TEACHER = ("ddr1", "inverse-dynamics", "transition", "termination")
 DIFFUSERS = ("ddr1", "ddr2")
 """Stages that train one, perhaps on several workers."""
 
-DIFFUSION = (*DIFFUSERS, "generate", "stitch")
+DIFFUSION = (*DIFFUSERS, "generate", "stitch", "planner")
 """Stages that run diffusion networks."""
 
 BASELINES = ("recorded", "filtered")
@@ -84,13 +88,13 @@ def build_graph(
     graph = Graph(config, data_key)
     _add_teacher(graph, config)
     for name in BASELINES:
-        extra = {"select": config.select} if name == "filtered" else {}
+        extra = {"select": _select(config)} if name == "filtered" else {}
         _add_students(graph, config, name, "data", extra)
     previous = "data"
     for k in range(1, config.stitch.epochs + 1):
         previous = _add_epoch(graph, config, k, previous)
     last = (previous,) if config.stitch.epochs else ("data", *_generate(graph, config, 1))
-    graph.add("select", "distill", config.select, last)
+    graph.add("select", "distill", _select(config), last)
     _add_students(graph, config, "tskd", "select", {})
     if config.evaluate.episodes:
         for name in (*BASELINES, "tskd"):
@@ -121,7 +125,8 @@ def _add_teacher(graph: Graph, config: Config) -> None:
     teacher = config.teacher
     shared = {name: getattr(teacher, name) for name in DIFFUSER_SETTINGS}
     if config.generate.trajectories:
-        graph.add("ddr1", "teacher", {**shared, "model": teacher.trajectory})
+        alone = {} if teacher.diffuse_rewards else {"diffuse_rewards": False}
+        graph.add("ddr1", "teacher", {**shared, **alone, "model": teacher.trajectory})
         graph.add("transition", "teacher", teacher.transition)
         graph.add("termination", "teacher", teacher.transition)
     if config.generate.trajectories or config.stitch.epochs:
@@ -171,6 +176,11 @@ def _generate(graph: Graph, config: Config, k: int) -> tuple[str, ...]:
 
 def _generated_names(config: Config, k: int) -> tuple[str, ...]:
     return (f"generate-{k}",) if config.generate.trajectories else ()
+
+
+def _select(config: Config) -> dict[str, Any]:
+    """Without what is left out, so that older artifacts keep their keys."""
+    return config.select.model_dump(exclude_none=True)
 
 
 def _fields(section: BaseModel, *names: str) -> dict[str, Any]:
@@ -239,6 +249,39 @@ def _plain(value: Any) -> Any:
     return value
 
 
-EXTRAS: dict[str, Callable[[Graph, Config], None]] = {}
+def _add_planner(graph: Graph, config: Config) -> None:
+    """The teacher's own score in the environment."""
+    planning = ("sampler", "target_return", "replan_every", "warm_steps")
+    settings = {
+        **_fields(config.generate, *planning),
+        **_fields(config.evaluate, "episodes", "first_episode"),
+        "seeds": config.distill.seeds,
+    }
+    graph.add("scores-planner", "evaluate", settings, ("data", *TEACHER), "planner")
+
+
+def _add_origins(graph: Graph, config: Config) -> None:
+    """How true recorded, generated and stitched steps are."""
+    graph.add("origins", "evaluate", {}, ("data", f"stitch-{config.stitch.epochs}", "select"))
+
+
+def _add_planning(graph: Graph, config: Config) -> None:
+    """How long teacher and student take to decide."""
+    settings = _fields(config.generate, "sampler", "target_return")
+    inputs = ("data", *TEACHER, "students-tskd")
+    graph.add("planning", "evaluate", settings, inputs)
+
+
+def _add_published(graph: Graph, config: Config) -> None:
+    """How long the paper's network takes."""
+    graph.add("planning-paper", "evaluate", {})
+
+
+EXTRAS: dict[str, Callable[[Graph, Config], None]] = {
+    "planner": _add_planner,
+    "origins": _add_origins,
+    "planning": _add_planning,
+    "planning-paper": _add_published,
+}
 """Nodes that a run has only where they are asked for, such as measurements of a paper's figure:
 by name, what adds them, and those that they read, to the graph of a run."""

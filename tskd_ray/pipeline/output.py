@@ -81,7 +81,7 @@ def write_run(
             rollout=config.generate.rollout if config.generate.trajectories else "none",
             seed=config.seed,
             config=config.model_dump(mode="json"),
-            versions=_versions(),
+            versions=library_versions(),
             stages=tuple(costs),
             compute=_compute(config),
             wall_seconds=round(wall_seconds, 3),
@@ -189,7 +189,8 @@ def _warnings(config: Config) -> list[str]:
     return []
 
 
-def _versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
+    """Of Python and the packages that results depend on."""
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

@@ -302,13 +302,9 @@ def check_fidelity(work: Work) -> None:
     (generated,) = (load_arrays(p) for n, p in work.inputs.items() if n.startswith("generate-"))
     environment = recorded.environment
     assert environment is not None, "checked when the run was planned"
-    true_steps = (
-        recorded.observations[recorded.step_state + 1]
-        - (recorded.observations[recorded.step_state])
-    )
     try:
         fidelity = one_step_fidelity(
-            generated, environment, work.config.seed, step_std=true_steps.std(axis=0)
+            generated, environment, work.config.seed, step_std=recorded.step_std()
         )
     except DataError as error:
         work.write_json("fidelity", {"unavailable": str(error)})

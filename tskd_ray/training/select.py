@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,9 @@ class Selection:
 
 
 def select(trajectories: Trajectories, settings: SelectConfig | None = None) -> Selection:
-    """Keep the episodes with `Σ r ≥ max Σ r − δ`, over all episodes or for each origin (D20).
+    """Keep the episodes with `Σ r ≥ max Σ r − δ`, or the best share of them (D20).
+
+    Over all episodes, or for each origin.
 
     A threshold over mixed origins can discard one of them whole, so survivors are counted by
     origin and an origin without any is a warning. NaN returns are never kept.
@@ -47,7 +50,7 @@ def select(trajectories: Trajectories, settings: SelectConfig | None = None) -> 
     }
     everything = {"global": np.ones(len(returns), dtype=np.bool_)}
     thresholds = {
-        name: _threshold(returns[members], settings.slack)
+        name: _threshold(returns[members], settings)
         for name, members in (everything if settings.scope == "global" else groups).items()
     }
     kept = np.zeros(len(returns), dtype=np.bool_)
@@ -55,16 +58,18 @@ def select(trajectories: Trajectories, settings: SelectConfig | None = None) -> 
         threshold = thresholds["global" if settings.scope == "global" else name]
         kept |= members & (returns >= threshold)  # False for NaN
     survivors = {name: (int((kept & m).sum()), int(m.sum())) for name, m in groups.items()}
+    setting = "select.slack" if settings.best is None else "select.best"
     if kept.sum() < settings.minimum_episodes:
         limits = ", ".join(f"{name} {value:.6g}" for name, value in thresholds.items())
+        rule = f"slack {settings.slack}" if settings.best is None else f"best {settings.best}"
         raise DataError(
-            f"Selection must keep at least {settings.minimum_episodes} episodes. With slack "
-            f"{settings.slack} ({settings.scope}) {int(kept.sum())} of {len(returns)} reach "
-            f"the threshold ({limits}). Raise select.slack or lower select.minimum_episodes. "
+            f"Selection must keep at least {settings.minimum_episodes} episodes. With {rule} "
+            f"({settings.scope}) {int(kept.sum())} of {len(returns)} reach "
+            f"the threshold ({limits}). Raise {setting} or lower select.minimum_episodes. "
             f"Returns:\n{histogram(returns)}"
         )
     warnings = tuple(
-        f"Selection kept none of the {total} {name} episodes. Raise select.slack, or use "
+        f"Selection kept none of the {total} {name} episodes. Raise {setting}, or use "
         "select.scope: per_origin."
         for name, (count, total) in survivors.items()
         if not count
@@ -90,12 +95,18 @@ def histogram(returns: Float64Array) -> str:
     return "\n".join(reversed(lines))
 
 
-def _threshold(returns: Float64Array, slack: float | str) -> float:
-    """Best return − δ, absolute or a share of the range; infinite without a finite return."""
-    finite = returns[np.isfinite(returns)]
+def _threshold(returns: Float64Array, settings: SelectConfig) -> float:
+    """The least return that is kept; infinite without a finite one."""
+    finite = np.sort(returns[np.isfinite(returns)])[::-1]
     if not len(finite):
         return float("inf")
-    best, worst = float(finite.max()), float(finite.min())
-    if isinstance(slack, str):
-        return best - float(slack.removesuffix("%")) / 100.0 * (best - worst)
-    return best - slack
+    if settings.best is not None:
+        kept = max(1, math.ceil(_share(settings.best) * len(finite)))
+        return float(finite[kept - 1])
+    if isinstance(settings.slack, str):
+        return float(finite[0] - _share(settings.slack) * (finite[0] - finite[-1]))
+    return float(finite[0] - settings.slack)
+
+
+def _share(percent: str) -> float:
+    return float(percent.removesuffix("%")) / 100.0
