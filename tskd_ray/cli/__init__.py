@@ -16,6 +16,7 @@ import tskd_ray
 from tskd_ray.cli.common import InOrder
 from tskd_ray.cli.datasets import data
 from tskd_ray.cli.policies import export_policy
+from tskd_ray.cli.reproductions import reproduce
 from tskd_ray.cli.runs import STAGES, config_command, report, run, stage_command
 from tskd_ray.cli.status import status
 from tskd_ray.cli.storages import storage
@@ -80,6 +81,7 @@ COMMANDS = (
     *map(stage_command, STAGES),
     report,
     sweep,
+    reproduce,
     status,
     config_command,
     data,

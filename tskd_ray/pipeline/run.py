@@ -17,7 +17,6 @@ from tskd_ray.pipeline.recorded import data_key, load_recorded
 from tskd_ray.pipeline.runner import Runner
 from tskd_ray.pipeline.spread import fetch
 from tskd_ray.report.data import ScoreRow
-from tskd_ray.training.select import select
 
 if TYPE_CHECKING:
     from tskd_ray.diffusion.rollout import Teacher
@@ -70,9 +69,7 @@ def run(
     runner = Runner(config, console, extras)
     roles = VERBS[until or "report"]
     wanted = [node for node in runner.graph.values() if node.role in roles]
-    if any(node.role == "distill" for node in wanted):
-        # the baseline's: refuse a bad slack now, not later
-        select(runner.recorded, config.select)
+    runner.check(wanted)
     with runner.announced(wanted):
         runner.complete(wanted)
         return _write(runner, meter)

@@ -20,6 +20,7 @@ from tskd_ray.pipeline.recorded import data_key, load_recorded, record_data
 from tskd_ray.pipeline.run_files import write_plan
 from tskd_ray.progress import Progress
 from tskd_ray.report.data import StageCost
+from tskd_ray.training.select import select
 
 
 class Runner:
@@ -71,23 +72,33 @@ class Runner:
             StageError: If a stage fails; doing it again resumes.
         """
         with self.announced(nodes), session(self.config.compute):
-            if self._missing(nodes):
+            if self.missing(nodes):
                 storage = self.store.storage
                 require_shared_storage(storage.root, storage.local, self.config.compute)
             record_data(self.store, self.graph["data"].key, self.recorded)
             self._run(nodes)
             yield
 
+    def check(self, nodes: Sequence[Node]) -> None:
+        """Refuse what could only fail, before any work.
+
+        Raises:
+            DataError: If selection keeps too few of the recorded episodes.
+        """
+        if any(node.name == "students-filtered" for node in nodes):
+            select(self.recorded, self.config.select)
+
     def complete(self, nodes: Sequence[Node]) -> None:
         """Do what is left of `nodes`, as `connected`; Ray is started only if something is."""
         with self.announced(nodes):
-            if not self._missing(nodes):
+            if not self.missing(nodes):
                 self._run(nodes)
                 return
             with self.connected(nodes):
                 pass
 
-    def _missing(self, nodes: Sequence[Node]) -> bool:
+    def missing(self, nodes: Sequence[Node]) -> bool:
+        """Whether anything is left to do."""
         return any(self.store.find(node.key) is None for node in nodes)
 
     def _run(self, nodes: Sequence[Node]) -> None:

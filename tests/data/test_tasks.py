@@ -1,0 +1,84 @@
+"""Which tasks a place has data for, and what is mixed of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tskd_ray.config.load import load_config
+from tskd_ray.data.columnar import write_parquet
+from tskd_ray.data.d4rl import write_d4rl
+from tskd_ray.data.load import load_trajectories
+from tskd_ray.data.tasks import find_tasks
+from tskd_ray.data.trajectories import EnvironmentSpec, Trajectories
+from tskd_ray.errors import ConfigError
+
+
+@pytest.fixture(scope="module")
+def episodes() -> Trajectories:
+    return load_trajectories("builtin:hopper-medium-replay").take(np.arange(8))
+
+
+def test_a_folder_has_the_tasks_whose_files_it_holds(
+    episodes: Trajectories, tmp_path: Path
+) -> None:
+    write_d4rl(episodes, tmp_path / "hopper-medium.hdf5")
+    write_parquet(episodes, tmp_path / "hopper-medium-replay")
+    (tmp_path / "notes.txt").write_text("no task")
+    found = find_tasks([str(tmp_path)], [], tmp_path / "mixes")
+    assert [task.name for task in found] == ["hopper-medium", "hopper-medium-replay"]
+    assert found[0].overrides == [
+        f"data.source={tmp_path}/hopper-medium.hdf5",
+        "data.environment=Hopper-v5",
+    ]
+    assert found[1].overrides == [f"data.source={tmp_path}/hopper-medium-replay"]
+    (only,) = find_tasks([str(tmp_path)], ["hopper-medium-replay"], tmp_path / "mixes")
+    assert only == found[1]
+
+
+def test_medium_expert_is_mixed_once_of_its_parts(
+    episodes: Trajectories, tmp_path: Path
+) -> None:
+    walker = EnvironmentSpec(id="Hopper-v5")
+    for level, part in (("medium", np.arange(5)), ("expert", np.arange(5, 8))):
+        data = replace(episodes.take(part), environment=walker)
+        write_d4rl(data, tmp_path / f"hopper-{level}.hdf5")
+    mixes = tmp_path / "mixes"
+    names = ["hopper-medium-expert"]
+    (task,) = find_tasks([str(tmp_path)], names, mixes)
+    mixed = load_trajectories(task.source)
+    assert np.array_equal(mixed.observations, episodes.observations)
+    assert task.environment is None, "it says so itself"
+    before = (mixes / names[0] / "mix.json").stat().st_mtime_ns
+    assert find_tasks([str(tmp_path)], names, mixes) == [task]
+    assert (mixes / names[0] / "mix.json").stat().st_mtime_ns == before
+    assert [path.name for path in mixes.iterdir()] == names
+
+
+def test_walkers_of_d4rl_stand_on_the_older_file() -> None:
+    (task,) = find_tasks(["walker2d-medium=w.hdf5"], [], Path("mixes"))
+    config = load_config("small", task.overrides)
+    assert config.data.environment == "Walker2d-v5"
+    assert config.data.environment_kwargs == {"xml_file": "walker2d.xml"}
+
+
+def test_without_a_place_there_is_the_built_in_data() -> None:
+    (task,) = find_tasks([], [], Path("mixes"))
+    assert task.source == "builtin:hopper-medium-replay"
+
+
+@pytest.mark.parametrize(
+    ("places", "wanted", "message"),
+    [
+        (["hoper=x.hdf5"], [], "A task is one of .*Got hoper"),
+        ([], ["hoper"], "A task is one of .*Got hoper"),
+        (["nowhere/"], [], "--data is NAME=SOURCE or a folder. Got nowhere"),
+        ([], ["walker2d-medium"], "has none of walker2d-medium"),
+    ],
+)
+def test_what_has_no_data_is_told(places: list[str], wanted: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        find_tasks(places, wanted, Path("mixes"))

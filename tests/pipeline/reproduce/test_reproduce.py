@@ -1,0 +1,182 @@
+"""`tskd reproduce`: cells tell what a run tells, shared, within a budget, or with a reason."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from pipeline.tiny import tiny_config
+from tskd_ray.cli import exit_code
+from tskd_ray.config.load import config_to_yaml, load_config
+from tskd_ray.pipeline.artifacts import ArtifactStore
+from tskd_ray.pipeline.collect import collect
+from tskd_ray.pipeline.reproduce import experiments
+from tskd_ray.pipeline.reproduce import reproduce as module
+from tskd_ray.pipeline.reproduce.experiments import BC, EXPERIMENTS, PLANNER, TSKD, Experiment
+from tskd_ray.pipeline.reproduce.experiments import Row as ExperimentRow
+from tskd_ray.pipeline.reproduce.reproduce import Reproduced, Request, reproduce
+from tskd_ray.pipeline.run import run
+
+IMPOSSIBLE = ExperimentRow(
+    id="impossible",
+    title="Impossible",
+    changes=lambda base: ("select.slack=0", "select.minimum_episodes=1000000"),
+    target="scores-filtered",
+)
+TASK = "hopper-medium-replay"
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("reproduce")
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = Experiment(
+        name="table1",
+        title="Table 1",
+        kind="scores",
+        rows=(BC, IMPOSSIBLE, TSKD, PLANNER),
+        about="",
+    )
+    monkeypatch.setitem(experiments.EXPERIMENTS, "table1", small)
+
+
+def request(storage: Path, *names: str, **more: object) -> Request:
+    config = tiny_config(storage)
+    preset = storage / "tiny.yaml"
+    preset.write_text(config_to_yaml(config))
+    settings = {"data": (f"{TASK}={config.data.source}",), **more}
+    return Request(experiments=names, preset=str(preset), **settings)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def table(storage: Path) -> Reproduced:
+    with pytest.MonkeyPatch.context() as patch:
+        small = Experiment(
+            name="table1",
+            title="Table 1",
+            kind="scores",
+            rows=(BC, IMPOSSIBLE, TSKD, PLANNER),
+            about="",
+        )
+        patch.setitem(experiments.EXPERIMENTS, "table1", small)
+        (found,) = reproduce(request(storage, "table1"))
+    return found
+
+
+def test_a_cell_tells_what_the_run_of_its_command_tells(table: Reproduced) -> None:
+    (cell,) = table.results.of(TASK, "tskd")
+    tskd, verb, preset, *overrides = shlex.split(cell.command)
+    assert (tskd, verb) == ("tskd", "run")
+    scores = {row.name: row.final.per_seed for row in run(load_config(preset, overrides)).table}
+    assert cell.scores == scores["TSKD student"]
+    (plain,) = table.results.of(TASK, "bc")
+    assert plain.scores == scores["BC, all recorded"]
+    assert cell.cpu_seconds > plain.cpu_seconds > 0
+
+
+def test_the_teacher_has_as_many_scores_as_there_are_students(table: Reproduced) -> None:
+    (cell,) = table.results.of(TASK, "ddr-planner")
+    assert len(cell.scores) == 2
+    assert cell.normalized
+
+
+def test_a_row_that_the_data_do_not_allow_has_a_reason(table: Reproduced) -> None:
+    (failed,) = (cell for cell in table.results.cells if cell.failure)
+    assert failed.row == "impossible"
+    assert "Selection must keep at least 1000000 episodes" in failed.failure
+    assert failed.failure in (table.folder / "results.md").read_text()
+
+
+def test_nothing_is_done_twice(
+    table: Reproduced, storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("done again")
+
+    monkeypatch.setattr("tskd_ray.pipeline.runner.Runner._run_tasks", refuse)
+    monkeypatch.setattr("tskd_ray.pipeline.runner.Runner._run_spread", refuse)
+    (again,) = reproduce(request(storage, "table1"))
+    assert again.results == table.results
+
+
+def test_what_cells_need_is_no_garbage(table: Reproduced, storage: Path) -> None:
+    store = ArtifactStore(str(storage))
+    found, _ = collect(store, older_than=3600.0, unused=True, remove=False)
+    keys = {cell.key for cell in table.results.cells if cell.key}
+    assert not keys & {one.key.digest for one in found.garbage}
+    assert found.unused == 0
+    assert not found.unclear
+
+
+def test_a_budget_ends_between_cells_and_the_next_command_goes_on(
+    storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 1.0, 2.0, 61.0, 99.0])
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
+    (some,) = reproduce(request(storage, "table1", budget=1.0))
+    assert [cell.row for cell in some.results.cells] == ["bc", "impossible"]
+    assert some.results.left == 2
+    assert "**Incomplete**: 2 of 4 cells" in (some.folder / "results.md").read_text()
+
+
+def test_the_first_seed_of_everything_comes_first(storage: Path) -> None:
+    asked = request(storage, "table1")
+    cells = module.plan_cells(
+        experiments.EXPERIMENTS["table1"],
+        module.find_tasks(asked.data, (), storage / "mixes"),
+        preset=asked.preset,
+        overrides=("distill.seeds=3",),
+        seeds=2,
+    )
+    assert [cell.seed for cell in cells] == [0] * 4 + [1] * 4
+    assert len({cell.config.name for cell in cells}) == len(cells)
+    assert all(cell.config.distill.seeds == 3 for cell in cells)
+
+
+def test_augmented_data_are_told_by_origin(storage: Path) -> None:
+    (found,) = reproduce(request(storage, "fidelity"))
+    (cell,) = found.results.cells
+    assert cell.figures["recorded"]["step_error_median"] < 1e-4
+    assert cell.figures["recorded"]["coverage"] > 0.5
+    assert cell.figures["generated"]["steps"] > 0
+    assert cell.figures["generated"]["distance_median"] > 0
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_row_of_every_experiment_is_a_valid_configuration(name: str) -> None:
+    base = load_config("small")
+    rows = EXPERIMENTS[name].rows
+    assert len({row.id for row in rows}) == len(rows)
+    for row in rows:
+        load_config("small", list(row.changes(base)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "needs an EXPERIMENT"),
+        (["table9"], "An experiment is one of table1"),
+        (["table1", "--task", "hoper"], "A task is one of"),
+        (["table1", "--seeds", "0"], "--seeds is at least 1"),
+        (["table1", "--budget", "-1"], "more than 0 minutes"),
+        (["table1", "stitch.epocs=1"], "Unknown key stitch.epocs"),
+        (["table1", "--preset", "smal"], "YAML file or a preset"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert exit_code(["reproduce", *arguments]) == 2
+    line = capsys.readouterr().err.strip()
+    assert message in line
+    assert "\n" not in line
