@@ -179,6 +179,16 @@ class StitchConfig(Section):
 
     epochs: Annotated[int, Field(ge=0)] = 2
     """K; 0 leaves stitching out (generated trajectories still join the data)."""
+    method: Literal["tskd", "mbts"] = "tskd"
+    """Candidates of tskd are the states near s'; mbts (Hepburn & Montana 2022) adds those that
+    follow a state near s, and has models of its own. The published mbts uses `best_members` 5
+    and no generated trajectories."""
+    action: Literal["inverse", "vae"] | None = None
+    """Who acts in a hop: the inverse dynamics, or a conditional VAE. Default: the method's,
+    inverse for tskd, vae for mbts."""
+    reward: Literal["ddr2", "mlp", "wgan"] | None = None
+    """Who prices a hop: DDR-II from (s, s'), an MLP or a Wasserstein GAN from (s, a, s').
+    Default: the method's, ddr2 for tskd, wgan for mbts."""
     radius: Positive | RadiusConfig = 1.0
     metric: Literal["raw", "standardized"] = "raw"
     acceptance: Annotated[float, Field(ge=0)] = 0.1
@@ -202,6 +212,29 @@ class StitchConfig(Section):
     """State-only Gaussian ensemble (eq. 8)."""
     value: FitConfig = FitConfig(steps=100_000, batch_size=256, learning_rate=3e-4)
     """Twin value functions (eq. 10), fitted anew in each epoch."""
+    action_fit: FitConfig = FitConfig(steps=100_000, batch_size=256, learning_rate=1e-4)
+    """Of `action: vae`."""
+    reward_fit: FitConfig = FitConfig(steps=100_000, batch_size=256, learning_rate=1e-4)
+    """Of `reward: mlp` and `wgan`."""
+
+    @property
+    def action_model(self) -> Literal["inverse", "vae"]:
+        """`action`, or the method's own."""
+        return self.action or ("vae" if self.method == "mbts" else "inverse")
+
+    @property
+    def reward_model(self) -> Literal["ddr2", "mlp", "wgan"]:
+        """`reward`, or the method's own."""
+        return self.reward or ("wgan" if self.method == "mbts" else "ddr2")
+
+    @model_validator(mode="after")
+    def _order_fits(self) -> Self:
+        if self.method == "mbts" and self.candidate != "dynamics_first":
+            raise ValueError(
+                "stitch.method mbts tests the dynamics first. Got stitch.candidate "
+                f"{self.candidate}. Leave that at dynamics_first."
+            )
+        return self
 
     @model_validator(mode="after")
     def _members_fit(self) -> Self:

@@ -16,10 +16,11 @@ from tskd_ray.models.threads import torch_threads
 from tskd_ray.models.value import TwinValue
 from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore
 from tskd_ray.pipeline.graph import needed
+from tskd_ray.pipeline.hop_models import price_hops
 from tskd_ray.pipeline.hops import resolve_radius
 from tskd_ray.pipeline.runner import Runner
 from tskd_ray.pipeline.spread import fetch
-from tskd_ray.pipeline.stages import Work, price_hops
+from tskd_ray.pipeline.stages import Work
 from tskd_ray.progress import Progress, silent
 from tskd_ray.report.explain import write_explanation
 from tskd_ray.stitching.explain import Explanation, explain
@@ -53,6 +54,12 @@ def explain_run(config: Config, *, console: Console | None = None) -> ExplainRes
     if not config.stitch.epochs:
         raise ConfigError(
             "There must be stitching to explain. Got stitch.epochs=0. Set it to 1 or more."
+        )
+    if config.stitch.method != "tskd" or config.stitch.reward_model != "ddr2":
+        raise ConfigError(
+            "Explaining looks at tskd's candidates and DDR-II's rewards. Got stitch.method "
+            f"{config.stitch.method} with reward {config.stitch.reward_model}. Explain tskd's: "
+            "radii mean the same."
         )
     runner = Runner(config, console)
     store = runner.store

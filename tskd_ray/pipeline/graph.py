@@ -30,6 +30,9 @@ VERSIONS = {
     "transition": "3",
     "termination": "3",
     "dynamics": "3",
+    "action-vae": "1",
+    "reward-mlp": "1",
+    "reward-wgan": "1",
     "generate": "2",
     "value": "3",
     "hops": "2",
@@ -48,6 +51,10 @@ VERSIONS = {
 
 HOPS = ("radius", "metric", "candidate", "decide")
 """What of `stitch` the decisions of hops depend on."""
+
+ACTION_MODELS = {"inverse": "inverse-dynamics", "vae": "action-vae"}
+REWARD_MODELS = {"ddr2": "ddr2", "mlp": "reward-mlp", "wgan": "reward-wgan"}
+"""Nodes that act in a hop, and price it, by the setting's name."""
 
 TEACHER = ("ddr1", "inverse-dynamics", "transition", "termination")
 """What generation needs."""
@@ -123,18 +130,32 @@ def needed(graph: Mapping[str, Node], names: Collection[str]) -> list[Node]:
 
 def _add_teacher(graph: Graph, config: Config) -> None:
     teacher = config.teacher
-    shared = {name: getattr(teacher, name) for name in DIFFUSER_SETTINGS}
     if config.generate.trajectories:
-        alone = {} if teacher.diffuse_rewards else {"diffuse_rewards": False}
-        graph.add("ddr1", "teacher", {**shared, **alone, "model": teacher.trajectory})
+        _add_model(graph, config, "ddr1")
         graph.add("transition", "teacher", teacher.transition)
         graph.add("termination", "teacher", teacher.transition)
-    if config.generate.trajectories or config.stitch.epochs:
-        graph.add("inverse-dynamics", "teacher", teacher.inverse_dynamics)
+        _add_model(graph, config, "inverse-dynamics")
     if config.stitch.epochs:
-        graph.add("ddr2", "teacher", {**shared, "model": teacher.reward})
+        _add_model(graph, config, ACTION_MODELS[config.stitch.action_model])
+        _add_model(graph, config, REWARD_MODELS[config.stitch.reward_model])
         ensemble = ("members", "best_members", "dynamics")
         graph.add("dynamics", "teacher", _fields(config.stitch, *ensemble))
+
+
+def _add_model(graph: Graph, config: Config, name: str) -> None:
+    teacher = config.teacher
+    shared = {name: getattr(teacher, name) for name in DIFFUSER_SETTINGS}
+    # Only where it differs from the default: older artifacts keep their keys.
+    alone = {} if teacher.diffuse_rewards else {"diffuse_rewards": False}
+    settings: dict[str, BaseModel | Mapping[str, Any]] = {
+        "ddr1": {**shared, **alone, "model": teacher.trajectory},
+        "ddr2": {**shared, "model": teacher.reward},
+        "inverse-dynamics": teacher.inverse_dynamics,
+        "action-vae": config.stitch.action_fit,
+        "reward-mlp": config.stitch.reward_fit,
+        "reward-wgan": config.stitch.reward_fit,
+    }
+    graph.add(name, "teacher", settings[name])
 
 
 def _add_students(
@@ -156,12 +177,15 @@ def _add_epoch(graph: Graph, config: Config, k: int, previous: str) -> str:
     hops = _fields(config.stitch, *HOPS)
     if config.stitch.search == "faiss-ivf":  # all others are exact and give the same hops
         hops["search"] = config.stitch.search
+    if config.stitch.method != "tskd":  # older artifacts keep their keys
+        hops["method"] = config.stitch.method
     graph.add(f"hops-{k}", "stitch", hops, (*joined, f"value-{k}", "dynamics"), "hops")
-    walks = {
-        **_fields(config.stitch, "acceptance", "improvement", "on_cycle"),
-        "reward_sampler": config.teacher.reward_sampler,
-    }
-    inputs = (*joined, f"hops-{k}", "inverse-dynamics", "ddr2")
+    walks = _fields(config.stitch, "acceptance", "improvement", "on_cycle")
+    action = ACTION_MODELS[config.stitch.action_model]
+    reward = REWARD_MODELS[config.stitch.reward_model]
+    if reward == "ddr2":
+        walks["reward_sampler"] = config.teacher.reward_sampler
+    inputs = (*joined, f"hops-{k}", action, reward)
     graph.add(f"stitch-{k}", "stitch", walks, inputs, "stitch")
     return f"stitch-{k}"
 

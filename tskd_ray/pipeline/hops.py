@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -22,6 +22,7 @@ from tskd_ray.pipeline.stages import Work, load_decisions
 from tskd_ray.progress import Progress
 from tskd_ray.stitching.choose import argmax_recall, sample_transitions
 from tskd_ray.stitching.hops import HopDecisions
+from tskd_ray.stitching.kinds import join_kinds, kinds_of
 from tskd_ray.stitching.narrow import narrow_hops
 from tskd_ray.stitching.problem import HopProblem
 from tskd_ray.stitching.reached import decide_reached
@@ -64,24 +65,34 @@ def run_hops(
     (value_folder,) = (path for name, path in work.inputs.items() if name.startswith("value-"))
     with torch_threads(config.compute.threads):
         radius = resolve_radius(joined, config)
-        # A folder of its own: overwriting what another command's workers map would kill them.
-        name = f"problem-{uuid.uuid4().hex}"
-        folder = work.scratch / name
-        problem = hop_problem(
-            joined,
-            value=TwinValue.load(value_folder).predict,
-            log_density=ForwardDynamics.load(work.inputs["dynamics"]),
-            radius=radius,
-            candidate=settings.candidate,
-            metric=settings.metric,
-            search=settings.search,
-            shard_states=_shard_states(joined, config),
-            folder=folder,
-        )
+        problems: list[HopProblem] = []
+        snapshots: list[Snapshot] = []
+        for near in kinds_of(settings.method, settings.candidate):
+            # A folder of its own: overwriting what another command's workers map would kill
+            # them.
+            name = f"problem-{uuid.uuid4().hex}"
+            folder = work.scratch / name
+            problems.append(
+                hop_problem(
+                    joined,
+                    value=TwinValue.load(value_folder).predict,
+                    log_density=ForwardDynamics.load(work.inputs["dynamics"]),
+                    radius=radius,
+                    candidate=settings.candidate,
+                    metric=settings.metric,
+                    search=settings.search,
+                    near=near,
+                    shard_states=_shard_states(joined, config),
+                    folder=folder,
+                )
+            )
+            path = f"{node.key.folder}/scratch/{name}"
+            snapshots.append(Snapshot(store, folder.resolve(), path))
+        problem = problems[0]
         family = family_of(node, inputs)
-        wide = _wider(store, family, radius)
-        snapshot = Snapshot(store, folder.resolve(), f"{node.key.folder}/scratch/{name}")
-        decider = _Decider(snapshot, config, joined.n_steps, work.progress)
+        # Of a candidate of two kinds nobody noted by which one it was near.
+        wide = _wider(store, family, radius) if len(problems) == 1 else None
+        decider = _Decider(problem, snapshots, config, work.progress)
         decisions, rounds = _decide(joined, problem, settings.decide, wide, decider)
         sizes = neighbourhood_sizes(problem)
     meter.elsewhere += decider.elsewhere
@@ -106,35 +117,53 @@ def run_hops(
             "choice": None if problem.choice is None else asdict(problem.choice),
         }
     )
-    snapshot.drop()
+    for snapshot in snapshots:
+        snapshot.drop()
 
 
 class _Decider:
-    """`decide_hops_distributed` of one problem, in process where a cluster is not worth it."""
+    """`decide_hops_distributed`, in process where a cluster is not worth it.
+
+    Args:
+        problem: Of kind "arrival".
+        snapshots: Of all kinds of candidates, that one first.
+        config: Of the run.
+        progress: Told the decisions.
+    """
 
     def __init__(
-        self, snapshot: Snapshot, config: Config, total: int, progress: Progress
+        self,
+        problem: HopProblem,
+        snapshots: Sequence[Snapshot],
+        config: Config,
+        progress: Progress,
     ) -> None:
-        self.snapshot, self.compute = snapshot, config.compute
-        self.total, self.progress, self.sent = total, progress, False
-        self.elsewhere, self.done = 0.0, 0
+        self.problem, self.snapshots, self.compute = problem, snapshots, config.compute
+        self.total, self.progress = problem.n_transitions * len(snapshots), progress
+        self.sent, self.elsewhere, self.done = set[str](), 0.0, 0
 
     def __call__(self, transitions: IntArray, *, dynamics: bool = True) -> HopDecisions:
+        kinds = [self._decide(one, transitions, dynamics) for one in self.snapshots]
+        return join_kinds(self.problem, kinds)
+
+    def _decide(
+        self, snapshot: Snapshot, transitions: IntArray, dynamics: bool
+    ) -> HopDecisions:
         compute = self.compute
         if len(transitions) < _WORTH_WORKERS:
             compute = compute.model_copy(update={"mode": "local"})
-        if compute.mode != "local" and not self.sent:
-            self.snapshot.send()
-            self.sent = True
+        if compute.mode != "local" and snapshot.path not in self.sent:
+            snapshot.send()
+            self.sent.add(snapshot.path)
         before = self.done
 
         def told(done: int, total: int, **metrics: float) -> None:
             self.progress(before + done, self.total, **metrics)
 
         decisions, elsewhere = decide_hops_distributed(
-            self.snapshot.folder,
+            snapshot.folder,
             compute,
-            locate=self.snapshot.here,
+            locate=snapshot.here,
             transitions=transitions,
             dynamics=dynamics,
             progress=told,

@@ -18,10 +18,9 @@ import numpy as np
 from tskd_ray.config.schema import Config, FitConfig
 from tskd_ray.data.arrays import load_arrays, save_arrays
 from tskd_ray.data.trajectories import Trajectories
-from tskd_ray.pipeline.cost import Meter
 from tskd_ray.pipeline.diffusers import train_diffuser
+from tskd_ray.pipeline.hop_models import action_model, reward_model
 from tskd_ray.progress import Progress, silent
-from tskd_ray.types import Float32Array, FloatArray
 
 if TYPE_CHECKING:
     from tskd_ray.models.mlp import BatchedMLP
@@ -120,6 +119,27 @@ def train_dynamics(work: Work) -> None:
     )
 
 
+def train_action_vae(work: Work) -> None:
+    """Actions of MBTS's hops."""
+    from tskd_ray.models.action_vae import ActionVAE
+
+    _train_small(work, ActionVAE, settings=work.config.stitch.action_fit)
+
+
+def train_reward_mlp(work: Work) -> None:
+    """Rewards of (s, a, s') by regression."""
+    from tskd_ray.models.reward_mlp import RewardMLP
+
+    _train_small(work, RewardMLP, settings=work.config.stitch.reward_fit)
+
+
+def train_reward_wgan(work: Work) -> None:
+    """Rewards of (s, a, s') drawn from a Wasserstein GAN: MBTS's."""
+    from tskd_ray.models.reward_wgan import RewardWGAN
+
+    _train_small(work, RewardWGAN, settings=work.config.stitch.reward_fit)
+
+
 def fit_value(work: Work) -> None:
     """V on D' (eq. 10), anew in each epoch."""
     from tskd_ray.models.value import TwinValue
@@ -134,7 +154,6 @@ def fit_value(work: Work) -> None:
 
 def stitch(work: Work) -> None:
     """One epoch of Algorithm 4 on D ∪ new, from its hop decisions to the next D."""
-    from tskd_ray.models.inverse_dynamics import InverseDynamics
     from tskd_ray.stitching.epoch import finish_epoch
 
     config, settings = work.config, work.config.stitch
@@ -148,14 +167,14 @@ def stitch(work: Work) -> None:
         for name, path in work.inputs.items()
         if name.startswith("generate-")
     )
+    action = action_model(settings.action_model, work.inputs)
+    reward = reward_model(settings.reward_model, work.inputs, config, action)
     result = finish_epoch(
         joined,
         load_decisions(hops),
         neighbours=about["neighbours"],
-        action=InverseDynamics.load(work.inputs["inverse-dynamics"]).predict,
-        reward=lambda states, next_states: price_hops(
-            ddr2=work.inputs["ddr2"], config=config, states=states, next_states=next_states
-        )[0],
+        action=action,
+        reward=reward,
         acceptance=settings.acceptance,
         improvement=settings.improvement,
         on_cycle=settings.on_cycle,
@@ -179,24 +198,6 @@ def load_decisions(folder: Path) -> HopDecisions:
         candidate=candidate,
         verdict=np.load(folder / "verdict.npy", allow_pickle=False),
     )
-
-
-def price_hops(
-    *,
-    ddr2: Path,
-    config: Config,
-    states: FloatArray,
-    next_states: FloatArray,
-    progress: Progress = silent,
-) -> tuple[Float32Array, float]:
-    """DDR-II's reward of each hop, and its CPU seconds; may be a task of `run_tasks`."""
-    from tskd_ray.diffusion.ddr import RewardDiffuser
-
-    meter = Meter()
-    diffuser = RewardDiffuser.load(ddr2, config.compute.device)
-    sampler = config.teacher.reward_sampler
-    rewards = diffuser.reward(states, next_states, sampler=sampler, seed=config.seed)
-    return rewards, meter.own_seconds
 
 
 def select_trajectories(work: Work) -> None:
@@ -330,6 +331,9 @@ TASKS: dict[str, Callable[[Work], None]] = {
     "transition": train_transition,
     "termination": train_termination,
     "dynamics": train_dynamics,
+    "action-vae": train_action_vae,
+    "reward-mlp": train_reward_mlp,
+    "reward-wgan": train_reward_wgan,
     "value": fit_value,
     "stitch": stitch,
     "select": select_trajectories,

@@ -44,7 +44,19 @@ CURVE_NAMES = {
     "transition": "transition ensemble",
     "termination": "termination",
     "dynamics": "forward dynamics",
+    "action-vae": "VAE of actions",
+    "reward-mlp": "MLP of rewards",
+    "reward-wgan": "WGAN of rewards",
 }
+SMALL_MODELS = (
+    "inverse-dynamics",
+    "transition",
+    "termination",
+    "action-vae",
+    "reward-mlp",
+    "reward-wgan",
+    "dynamics",
+)
 
 
 def reference(config: Config, recorded: Trajectories) -> tuple[float, float] | None:
@@ -265,7 +277,7 @@ def _dropped_origins(folders: Folders, selection: Mapping[str, Any]) -> list[str
 
 def _extra(folders: Folders) -> dict[str, float]:
     extra: dict[str, float] = {}
-    for name in ("inverse-dynamics", "transition", "termination", "dynamics", "fidelity"):
+    for name in (*SMALL_MODELS, "fidelity"):
         document = (
             read_json(folders, name, "fidelity" if name == "fidelity" else "metrics") or {}
         )
@@ -282,8 +294,8 @@ def _panels(folders: Folders) -> list[Panel]:
     panels: list[Panel] = []
     for title, names in (
         ("Diffusion teachers", ("ddr1", "ddr2")),
-        ("Serving models", ("inverse-dynamics", "transition", "termination")),
-        ("Stitching models", ("dynamics", *named(folders, "value-"))),
+        ("Serving models", SMALL_MODELS[:5]),
+        ("Stitching models", ("reward-wgan", "dynamics", *named(folders, "value-"))),
     ):
         curves = [_curve(folders, name) for name in names if name in folders]
         curves = [curve for curve in curves if curve.y]  # nothing to learn, nothing to draw

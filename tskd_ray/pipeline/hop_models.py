@@ -1,0 +1,75 @@
+"""The models that act in hops and price them, loaded from the folders of their stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from tskd_ray.config.schema import Config
+from tskd_ray.pipeline.cost import Meter
+from tskd_ray.pipeline.graph import ACTION_MODELS, REWARD_MODELS
+from tskd_ray.progress import Progress, silent
+from tskd_ray.types import Float32Array, FloatArray
+
+PairModel = Callable[[FloatArray, FloatArray], FloatArray]
+"""Of n states and next states."""
+
+
+def action_model(name: str, folders: Mapping[str, Path]) -> PairModel:
+    """Actions (n, A) of hops.
+
+    Args:
+        name: As `stitch.action`.
+        folders: Of stages by name, the model's among them.
+    """
+    folder = folders[ACTION_MODELS[name]]
+    if name == "vae":
+        from tskd_ray.models.action_vae import ActionVAE
+
+        return ActionVAE.load(folder).predict
+    from tskd_ray.models.inverse_dynamics import InverseDynamics
+
+    return InverseDynamics.load(folder).predict
+
+
+def reward_model(
+    name: str, folders: Mapping[str, Path], config: Config, action: PairModel
+) -> PairModel:
+    """Rewards (n,) of hops.
+
+    Args:
+        name: As `stitch.reward`.
+        folders: Of stages by name, the model's among them.
+        config: Its device, DDR-II's sampler and the seed are used.
+        action: What acts in the hop, where the model wants to know.
+    """
+    folder = folders[REWARD_MODELS[name]]
+    if name == "ddr2":
+        return lambda states, next_states: price_hops(
+            ddr2=folder, config=config, states=states, next_states=next_states
+        )[0]
+    from tskd_ray.models.reward_mlp import RewardMLP
+    from tskd_ray.models.reward_wgan import RewardWGAN
+
+    model = (RewardMLP if name == "mlp" else RewardWGAN).load(folder)
+    return lambda states, next_states: model.predict(
+        states, action(states, next_states), next_states
+    )
+
+
+def price_hops(
+    *,
+    ddr2: Path,
+    config: Config,
+    states: FloatArray,
+    next_states: FloatArray,
+    progress: Progress = silent,
+) -> tuple[Float32Array, float]:
+    """DDR-II's reward of each hop, and its CPU seconds; may be a task of `run_tasks`."""
+    from tskd_ray.diffusion.ddr import RewardDiffuser
+
+    meter = Meter()
+    diffuser = RewardDiffuser.load(ddr2, config.compute.device)
+    sampler = config.teacher.reward_sampler
+    rewards = diffuser.reward(states, next_states, sampler=sampler, seed=config.seed)
+    return rewards, meter.own_seconds
