@@ -91,7 +91,7 @@ FITS = dict(fits(Config()))
 
 
 def test_all_optimisations_are_known() -> None:
-    assert len(FITS) == 7
+    assert len(FITS) == 9
 
 
 @pytest.mark.parametrize("path", FITS)

@@ -67,6 +67,13 @@ def test_radius_keeps_teacher_generation_and_the_first_value(tmp_path: Path) -> 
     }  # fmt: skip
 
 
+def test_settings_of_models_that_a_method_leaves_out_change_no_key(tmp_path: Path) -> None:
+    fit = tiny_config(tmp_path).stitch.reward_fit.model_copy(update={"steps": 7})
+    assert changed(tmp_path, stitch={"reward_fit": fit, "action_fit": fit}) == set()
+    own = {"action": "inverse", "reward": "ddr2", "method": "tskd"}
+    assert changed(tmp_path, stitch=own) == set()
+
+
 def test_more_epochs_share_the_earlier_ones(tmp_path: Path) -> None:
     two = keys(tiny_config(tmp_path))
     settings = tiny_config(tmp_path).model_dump(mode="json")

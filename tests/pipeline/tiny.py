@@ -50,6 +50,8 @@ def tiny_config(storage: Path, **sections: Any) -> Config:
             "radius": {"neighbours": 20},
             "dynamics": {"steps": 30},
             "value": {"steps": 40},
+            "action_fit": {"steps": 40},
+            "reward_fit": {"steps": 40},
         },
         "select": {"slack": "75%"},
         "distill": {"seeds": 2, "fit": {"steps": 40, "batch_size": 64}},

@@ -60,34 +60,60 @@ def one_step_fidelity(
     Raises:
         DataError: If the environment's state cannot be set from an observation.
     """
-    rng = numpy_rng(seed, "fidelity")
-    total = trajectories.n_steps if among is None else len(among)
-    steps = np.sort(rng.choice(total, size=min(samples, total), replace=False))
-    if among is not None:
-        steps = among[steps]
-    n = len(steps)
+    steps = sample_steps(trajectories, seed, samples, among=among)
     states = trajectories.observations[trajectories.step_state[steps]].astype(np.float64)
     claimed = trajectories.observations[trajectories.step_state[steps] + 1].astype(np.float64)
-    actual = np.empty_like(claimed)
-    reward = np.empty(n)
-    ended = np.zeros(n, dtype=np.int64)
-    simulator = make_environment(environment)
-    try:
-        simulator.reset(seed=0)
-        for row, step in enumerate(steps):
-            set_observation(simulator, states[row])
-            answer = simulator.unwrapped.step(trajectories.actions[step])
-            actual[row], reward[row], ended[row] = answer[0], answer[1], answer[2]
-    finally:
-        simulator.close()
+    true = true_steps(states, trajectories.actions[steps], environment)
+    actual = true.next_states
     unit = (actual - states).std(axis=0) if step_std is None else np.asarray(step_std)
     scaled = (claimed - actual) / np.where(unit > 0, unit, 1.0)
     return Fidelity(
         steps=steps,
         state_error=np.sqrt(np.square(scaled).mean(axis=1)),
-        reward_error=trajectories.rewards[steps] - reward,
-        terminated=ended,
+        reward_error=trajectories.rewards[steps] - true.rewards,
+        terminated=true.terminated,
     )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrueSteps:
+    """What the simulator answered."""
+
+    next_states: Float64Array  # (n, S)
+    rewards: Float64Array  # (n,)
+    terminated: IntArray  # (n,) 1 where it says that the task ended
+
+
+def sample_steps(
+    trajectories: Trajectories, seed: int, samples: int, *, among: IntArray | None = None
+) -> IntArray:
+    """Numbers of steps, (n,), all where there are no more; of `among`, if given."""
+    rng = numpy_rng(seed, "fidelity")
+    total = trajectories.n_steps if among is None else len(among)
+    steps = np.sort(rng.choice(total, size=min(samples, total), replace=False))
+    return steps if among is None else among[steps]
+
+
+def true_steps(
+    states: FloatArray, actions: FloatArray, environment: EnvironmentSpec
+) -> TrueSteps:
+    """Where actions (n, A) lead from states (n, S), and what they earn.
+
+    Raises:
+        DataError: If the environment's state cannot be set from an observation.
+    """
+    actual, reward = np.empty(states.shape), np.empty(len(states))
+    ended = np.zeros(len(states), dtype=np.int64)
+    simulator = make_environment(environment)
+    try:
+        simulator.reset(seed=0)
+        for row, state in enumerate(states):
+            set_observation(simulator, state.astype(np.float64))
+            answer = simulator.unwrapped.step(actions[row])
+            actual[row], reward[row], ended[row] = answer[0], answer[1], answer[2]
+    finally:
+        simulator.close()
+    return TrueSteps(next_states=actual, rewards=reward, terminated=ended)
 
 
 def replay_returns(

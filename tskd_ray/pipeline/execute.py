@@ -16,7 +16,7 @@ from tskd_ray.pipeline.spread import fetch, run_generation
 from tskd_ray.pipeline.stages import TASKS, Work
 from tskd_ray.progress import Progress, silent
 
-ON_GPU = ("ddr1", "ddr2", "stitch", "planner")
+ON_GPU = ("ddr1", "ddr2", "stitch", "planner", "reward-errors")
 """Stages that use `compute.device`; the others' networks are too small to gain."""
 
 SPREAD = ("generate", "hops")

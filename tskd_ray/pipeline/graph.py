@@ -17,6 +17,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from tskd_ray.config.schema import DIFFUSER_SETTINGS, Config
+from tskd_ray.errors import ConfigError
 from tskd_ray.pipeline.manifest import ArtifactKey, artifact_key
 
 Role = Literal["teacher", "generate", "stitch", "distill", "evaluate"]
@@ -46,6 +47,7 @@ VERSIONS = {
     "origins": "1",
     "planning": "1",
     "planning-paper": "1",
+    "reward-errors": "1",
 }
 """Of each stage's code: raise one when its results change; stale artifacts stay behind."""
 
@@ -62,7 +64,7 @@ TEACHER = ("ddr1", "inverse-dynamics", "transition", "termination")
 DIFFUSERS = ("ddr1", "ddr2")
 """Stages that train one, perhaps on several workers."""
 
-DIFFUSION = (*DIFFUSERS, "generate", "stitch", "planner")
+DIFFUSION = (*DIFFUSERS, "generate", "stitch", "planner", "reward-errors")
 """Stages that run diffusion networks."""
 
 BASELINES = ("recorded", "filtered")
@@ -301,11 +303,26 @@ def _add_published(graph: Graph, config: Config) -> None:
     graph.add("planning-paper", "evaluate", {})
 
 
+def _add_reward_errors(graph: Graph, config: Config) -> None:
+    generated = _generated_names(config, 1)
+    if not generated:
+        raise ConfigError(
+            "Rewards are compared on generated states and actions. Got "
+            "generate.trajectories=0. Set it to 1 or more."
+        )
+    models = ("inverse-dynamics", *REWARD_MODELS.values())
+    for name in models:
+        _add_model(graph, config, name)
+    settings = {"reward_sampler": config.teacher.reward_sampler}
+    graph.add("reward-errors", "evaluate", settings, ("data", *generated, *models))
+
+
 EXTRAS: dict[str, Callable[[Graph, Config], None]] = {
     "planner": _add_planner,
     "origins": _add_origins,
     "planning": _add_planning,
     "planning-paper": _add_published,
+    "reward-errors": _add_reward_errors,
 }
 """Nodes that a run has only where they are asked for, such as measurements of a paper's figure:
 by name, what adds them, and those that they read, to the graph of a run."""

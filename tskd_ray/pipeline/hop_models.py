@@ -43,18 +43,24 @@ def reward_model(
         config: Its device, DDR-II's sampler and the seed are used.
         action: What acts in the hop, where the model wants to know.
     """
-    folder = folders[REWARD_MODELS[name]]
     if name == "ddr2":
+        folder = folders[REWARD_MODELS[name]]
         return lambda states, next_states: price_hops(
             ddr2=folder, config=config, states=states, next_states=next_states
         )[0]
+    rewards = load_rewards(name, folders)
+    return lambda states, next_states: rewards(states, action(states, next_states), next_states)
+
+
+def load_rewards(
+    name: str, folders: Mapping[str, Path]
+) -> Callable[[FloatArray, FloatArray, FloatArray], FloatArray]:
+    """Rewards (n,) of steps (s, a, s'), by "mlp" or "wgan"."""
     from tskd_ray.models.reward_mlp import RewardMLP
     from tskd_ray.models.reward_wgan import RewardWGAN
 
-    model = (RewardMLP if name == "mlp" else RewardWGAN).load(folder)
-    return lambda states, next_states: model.predict(
-        states, action(states, next_states), next_states
-    )
+    kind = RewardMLP if name == "mlp" else RewardWGAN
+    return kind.load(folders[REWARD_MODELS[name]]).predict
 
 
 def price_hops(

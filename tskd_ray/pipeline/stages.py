@@ -20,6 +20,7 @@ from tskd_ray.data.arrays import load_arrays, save_arrays
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.pipeline.diffusers import train_diffuser
 from tskd_ray.pipeline.hop_models import action_model, reward_model
+from tskd_ray.pipeline.reward_errors import measure_reward_errors
 from tskd_ray.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -341,5 +342,6 @@ TASKS: dict[str, Callable[[Work], None]] = {
     "scores": score_students,
     "offline": estimate_students,
     "fidelity": check_fidelity,
+    "reward-errors": measure_reward_errors,
 }
 """Stages that are one task each, by stage name."""
