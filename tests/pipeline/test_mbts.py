@@ -118,20 +118,24 @@ def test_reward_errors_are_measured_on_demand(tmp_path: Path) -> None:
         settings, "reward-errors", "reward-mlp", "data", extras=("reward-errors",)
     )
     found = json.loads((folders["reward-errors"] / "reward-errors.json").read_text())
-    names = {"ddr2", "mlp", "mlp-inferred", "wgan", "wgan-inferred"}
-    for part in ("fresh", "recorded"):
-        assert set(found[part]["models"]) == names
-        for model in found[part]["models"].values():
-            assert all(math.isfinite(value) for value in model.values())
-        assert found[part]["models"]["mlp"] != found[part]["models"]["mlp-inferred"]
+    inferred = {f"{name}, inferred action" for name in ("MLP", "WGAN")}
+    assert set(found) == {"DDR-II", "MLP", "WGAN"} | inferred
+    for row in found.values():
+        assert {"fresh_mse", "fresh_bias", "recorded_mse", "recorded_mse_of_variance"} < set(
+            row
+        )
+        assert all(math.isfinite(value) for value in row.values())
+    for part in ("fresh_mse", "recorded_mse"):
+        assert found["MLP"][part] != found["MLP, inferred action"][part]
     recorded = load_arrays(folders["data"])
     mlp = RewardMLP.load(folders["reward-mlp"])
     source = recorded.step_state
     s, s2 = recorded.observations[source], recorded.observations[source + 1]
     error = mlp.predict(s, recorded.actions, s2) - recorded.rewards
     # of a sample of the steps
-    shown = found["recorded"]["models"]["mlp"]
-    assert abs(shown["mse"] - np.square(error).mean()) < 5 * shown["mse_error"]
+    shown = found["MLP"]
+    difference = abs(shown["recorded_mse"] - np.square(error).mean())
+    assert difference < 5 * shown["recorded_mse_error"]
     assert "reward-errors" not in build_graph(settings, data_key(load_recorded(settings)))
 
 

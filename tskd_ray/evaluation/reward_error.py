@@ -6,8 +6,8 @@ n steps · S observation dim · A action dim
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -42,10 +42,6 @@ class RewardErrors:
     reward_mean: float  # of the true rewards
     reward_sd: float
     models: Mapping[str, RewardError]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values by name."""
-        return asdict(self)
 
 
 def errors_on_fresh(

@@ -27,6 +27,8 @@ from tskd_ray.types import Float64Array, FloatArray
 KIND = "reward_mlp"
 HIDDEN = (256, 256)
 HELD_OUT = 0.05
+SPLIT = "rewards"
+"""The same episodes are held out for all models of rewards of a seed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +56,7 @@ class RewardMLP:
         """
         keys = [(KIND,)]
         x_all = hop_rows(*recorded_steps(trajectories), trajectories.actions)
-        train, held = hold_out_episodes(trajectories, HELD_OUT, seed=seed, key=KIND)
+        train, held = hold_out_episodes(trajectories, HELD_OUT, seed=seed, key=SPLIT)
         rows, held_rows = steps_of(trajectories, train), steps_of(trajectories, held)
         y_all = trajectories.rewards[:, None]
         inputs, rewards = Standardizer.fit(x_all[rows]), Standardizer.fit(y_all[rows])

@@ -20,7 +20,7 @@ from tskd_ray.models.checkpoint import open_model, save_model
 from tskd_ray.models.fit import fit
 from tskd_ray.models.hop_inputs import StepNoise, hop_rows, pair_noise, recorded_steps
 from tskd_ray.models.mlp import BatchedMLP, batched_forward, predict
-from tskd_ray.models.reward_mlp import reward_errors
+from tskd_ray.models.reward_mlp import HELD_OUT, SPLIT, reward_errors
 from tskd_ray.models.standardizer import Standardizer
 from tskd_ray.progress import Progress, silent
 from tskd_ray.types import Float64Array, FloatArray
@@ -28,7 +28,6 @@ from tskd_ray.types import Float64Array, FloatArray
 KIND = "reward_wgan"
 HIDDEN = (256, 256)
 LATENT = 2
-HELD_OUT = 0.05
 PENALTY = 10.0
 """Weight of the gradient penalty (Gulrajani et al. 2017)."""
 
@@ -65,7 +64,7 @@ class RewardWGAN:
         keys = [(KIND,)]
         s, s2 = recorded_steps(trajectories)
         x_all = hop_rows(s, s2, trajectories.actions)
-        train, held = hold_out_episodes(trajectories, HELD_OUT, seed=seed, key=KIND)
+        train, held = hold_out_episodes(trajectories, HELD_OUT, seed=seed, key=SPLIT)
         rows, held_rows = steps_of(trajectories, train), steps_of(trajectories, held)
         y_all = trajectories.rewards[:, None]
         inputs, rewards = Standardizer.fit(x_all[rows]), Standardizer.fit(y_all[rows])
