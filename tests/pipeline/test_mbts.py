@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from tskd_ray.pipeline.artifacts import ArtifactStore
 from tskd_ray.pipeline.explain import explain_run
 from tskd_ray.pipeline.graph import build_graph, needed
 from tskd_ray.pipeline.recorded import data_key, load_recorded
-from tskd_ray.pipeline.run import run
+from tskd_ray.pipeline.run import RunResult, run
 from tskd_ray.pipeline.runner import Runner
 
 
@@ -43,8 +44,11 @@ def plain(storage: Path, **stitch: Any) -> Config:
 
 
 @pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("mbts")
+def storage(undisturbed: RunResult, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With all that a run of method tskd has left."""
+    folder = tmp_path_factory.mktemp("mbts") / "storage"
+    shutil.copytree(undisturbed.folder.parents[1], folder)
+    return folder
 
 
 def test_hops_are_acted_by_the_vae_and_priced_by_the_wgan(storage: Path) -> None:
@@ -107,11 +111,8 @@ def test_explaining_looks_at_tskd_only(storage: Path) -> None:
             explain_run(plain(storage, **more))
 
 
-def test_reward_errors_are_measured_on_demand(tmp_path: Path) -> None:
-    settings = tiny_config(tmp_path)
-    settings = settings.model_copy(
-        update={"stitch": settings.stitch.model_copy(update={"epochs": 0})}
-    )
+def test_reward_errors_are_measured_on_demand(storage: Path) -> None:
+    settings = tiny_config(storage)
     runner = Runner(settings, extras=("reward-errors",))
     runner.complete(needed(runner.graph, ["reward-errors"]))
     folders = folders_of(
