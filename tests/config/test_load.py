@@ -53,7 +53,7 @@ def test_each_shipped_file_loads_and_begins_with_its_command(path: Path) -> None
 
 
 def test_presets_are_known_by_name() -> None:
-    assert preset_names() == ["paper", "quickstart", "small"]
+    assert preset_names() == ["paper", "quickstart", "small", "small-walker2d"]
     assert load_config("paper") == load_config(PRESETS / "paper.yaml")
     assert load_config() == load_config("quickstart")
 
@@ -66,6 +66,15 @@ def test_paper_preset_has_the_papers_values() -> None:
     assert paper.teacher.trajectory.fit.steps == 1_000_000
     assert paper.generate.trajectories == 300
     assert paper.stitch.radius == 0.1
+
+
+def test_a_preset_may_be_laid_over_another_one(tmp_path: Path) -> None:
+    small, walker = load_config("small"), load_config("small-walker2d")
+    assert (small.generate.replan_every, walker.generate.replan_every) == (4, 1)
+    generate = small.generate.model_copy(update={"replan_every": 1})
+    assert walker == small.model_copy(update={"generate": generate, "name": walker.name})
+    mine = load_text(tmp_path, "preset: small-walker2d\nstitch: {epochs: 7}")
+    assert (mine.generate.replan_every, mine.stitch.epochs) == (1, 7)
 
 
 def test_overrides_win_over_the_file_which_wins_over_the_preset(tmp_path: Path) -> None:
@@ -206,7 +215,7 @@ def test_an_override_is_told_from_a_file(argument: str, expected: bool) -> None:
         ),
         (
             "preset: smal",
-            "preset must be one of paper, quickstart, small. Got 'smal' in c.yaml:1. "
+            "preset must be one of paper, quickstart, small, small-walker2d. Got 'smal' in c.yaml:1. "
             "Did you mean small?",
         ),
         (
@@ -270,7 +279,7 @@ def test_a_bad_override_gets_one_line(tmp_path: Path, override: str, expected: s
 
 def test_a_file_that_is_not_there_or_not_text() -> None:
     with pytest.raises(
-        ConfigError, match=r"preset \(paper, quickstart, small\). Got 'no.yaml'"
+        ConfigError, match=r"preset \(paper, quickstart, small, small-walker2d\). Got 'no.yaml'"
     ):
         load_config("no.yaml")
     with pytest.raises(ConfigError, match="readable text file"):

@@ -68,8 +68,11 @@ def layers(
     # The whole tree of defaults lies lowest: `distill: {fit: {steps: 5}}` must keep the rest of
     # distill.fit's own defaults, where Pydantic would take those of any FitConfig.
     tree = Config().model_dump(mode="json")
-    if preset is not None:
-        preset_tree, preset_places = read_yaml(_preset_path(preset, places | own_places))
+    below: list[tuple[dict[str, Any], Places]] = []
+    while preset is not None:  # a preset may be laid over another one
+        below.append(read_yaml(_preset_path(preset, places | own_places)))
+        preset = below[-1][0].pop("preset", None)
+    for preset_tree, preset_places in reversed(below):
         tree = overlay(tree, preset_tree)
         places = preset_places | places
     return overlay(overlay(tree, file_tree), own_tree), places | own_places

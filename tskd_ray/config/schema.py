@@ -160,7 +160,7 @@ class GenerateConfig(Section):
     that many steps before its end. Default: each plan begins from noise."""
     max_steps: Count | None = None
     """Length limit; default: the environment's, else the longest recorded episode."""
-    box_margin: Annotated[float, Field(ge=0)] = 0.1
+    box_margin: Annotated[float, Field(ge=0)] = 1.0
     """How far, as a share of each dimension's range, a state may leave the data's box (D10)."""
     max_disagreement: Positive | None = None
     """Cut a `dynamics` rollout where the ensemble disagrees by more (sd of a true step)."""

@@ -14,6 +14,7 @@ from tskd_ray.pipeline.artifacts import ArtifactStore
 from tskd_ray.pipeline.collect import collect
 from tskd_ray.pipeline.reproduce import experiments
 from tskd_ray.pipeline.reproduce import reproduce as module
+from tskd_ray.pipeline.reproduce.cells import fitting_preset
 from tskd_ray.pipeline.reproduce.experiments import BC, EXPERIMENTS, PLANNER, TSKD, Experiment
 from tskd_ray.pipeline.reproduce.experiments import Row as ExperimentRow
 from tskd_ray.pipeline.reproduce.reproduce import Reproduced, Request, reproduce
@@ -145,6 +146,12 @@ def test_augmented_data_are_told_by_origin(storage: Path) -> None:
     assert cell.figures["recorded"]["coverage"] > 0.5
     assert cell.figures["generated"]["steps"] > 0
     assert cell.figures["generated"]["distance_median"] > 0
+
+
+def test_a_task_has_the_preset_that_was_found_for_it() -> None:
+    assert fitting_preset("small", "walker2d-medium") == "small-walker2d"
+    assert fitting_preset("small", "hopper-medium") == "small"
+    assert fitting_preset("mine.yaml", "walker2d-medium") == "mine.yaml"
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tskd_ray.config.load import load_config
+from tskd_ray.config.load import load_config, preset_names
 from tskd_ray.config.schema import Config
 from tskd_ray.console import Console
 from tskd_ray.data.tasks import TaskData
@@ -60,7 +60,8 @@ def plan_cells(
     for seed in range(seeds):
         for task in tasks:
             own = [*task.overrides, *overrides, f"seed={seed}"]
-            base = load_config(preset, own)
+            fitting = fitting_preset(preset, task.name)
+            base = load_config(fitting, own)
             for row in experiment.rows:
                 name = f"name={experiment.name}.{task.name}.{row.id}.{seed}"
                 settings = [*own, *row.changes(base), name]
@@ -69,11 +70,18 @@ def plan_cells(
                         task=task,
                         row=row,
                         seed=seed,
-                        config=load_config(preset, settings),
-                        command=shlex.join(["tskd", "run", preset, *settings]),
+                        config=load_config(fitting, settings),
+                        command=shlex.join(["tskd", "run", fitting, *settings]),
                     )
                 )
     return cells
+
+
+def fitting_preset(preset: str, task: str) -> str:
+    """`small-hopper-medium` or `small-hopper` instead of `small`, where there is one."""
+    robot = task.partition("-")[0]
+    names = (f"{preset}-{task}", f"{preset}-{robot}")
+    return next((name for name in names if name in preset_names()), preset)
 
 
 def do_cell(cell: PlannedCell, console: Console) -> Cell:
