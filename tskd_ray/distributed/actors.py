@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tskd_ray.config.schema import ComputeConfig
+from tskd_ray.distributed.autoscaler import watches
 from tskd_ray.distributed.guard import Guard
 from tskd_ray.distributed.metrics import count_lost_worker
 from tskd_ray.distributed.outcome import Failure, outcome, perhaps_hung, raise_failure
@@ -152,6 +153,7 @@ class _Pool:
             max_restarts=0,
             max_task_retries=0,
         )(_Host)
+        self._grows = watches()
         self._factory = ray.put(factory)
         self._on_result = on_result
         self._progress = progress
@@ -187,7 +189,9 @@ class _Pool:
         now = time.monotonic()
         if now >= self._resize_at:
             # at least one is asked for, so that a node that returns is found by waiting
-            room = max(1, pool_size(self._compute, cluster_nodes(), gpu=self._gpu))
+            nodes = cluster_nodes()
+            room = pool_size(self._compute, nodes, gpu=self._gpu, grows=self._grows)
+            room = max(1, room)
             self._target = min(room, self._left)
             self._resize_at = now + _RESIZE_SECONDS
         surplus = len(self._members) - min(self._target, self._left)

@@ -16,7 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from tskd_ray.config.schema import ComputeConfig
+from tskd_ray.distributed.autoscaler import would_make_room
 from tskd_ray.errors import ResourceError
+
+log = logging.getLogger(__name__)
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -45,7 +48,8 @@ def session(compute: ComputeConfig) -> Generator[None]:
         compute: With `mode: local`, Ray is left alone and only the device is checked.
 
     Raises:
-        ResourceError: If the cluster cannot be reached, or can never place one worker.
+        ResourceError: If the cluster cannot be reached, or can never place one worker, not
+            even with what its autoscaler would start.
     """
     if compute.mode == "local":
         _check_local(compute)
@@ -53,7 +57,7 @@ def session(compute: ComputeConfig) -> Generator[None]:
         return
     started = _connect()
     try:
-        check_feasible(compute, cluster_nodes())
+        _check_cluster(compute)
         yield
     finally:
         if started:
@@ -114,9 +118,21 @@ def worker_slots(compute: ComputeConfig, nodes: list[Node], *, gpu: bool) -> int
     return slots
 
 
-def pool_size(compute: ComputeConfig, nodes: list[Node], *, gpu: bool) -> int:
-    """Workers to run at once: as configured, but never more than there is room for."""
+def pool_size(
+    compute: ComputeConfig, nodes: list[Node], *, gpu: bool, grows: bool = False
+) -> int:
+    """Workers to run at once: as configured, but never more than there is room for.
+
+    Args:
+        compute: How many, and what each holds.
+        nodes: Those there are.
+        gpu: Whether each holds its share of a GPU.
+        grows: More nodes come where workers wait for them: then as many as are configured, or
+            twice as many as there is room for.
+    """
     slots = worker_slots(compute, nodes, gpu=gpu)
+    if grows:
+        return compute.workers or max(1, 2 * slots)
     return min(compute.workers, slots) if compute.workers else slots
 
 
@@ -144,6 +160,23 @@ def check_feasible(compute: ComputeConfig, nodes: list[Node]) -> None:
             "compute.training_workers must fit on the cluster at once. Got "
             f"{compute.training_workers} of {compute.threads} CPUs each; the cluster has "
             f"{has}, room for {together}. Lower compute.training_workers."
+        )
+
+
+def _check_cluster(compute: ComputeConfig) -> None:
+    """`check_feasible`, but what the cluster's autoscaler would start counts as well."""
+    nodes = cluster_nodes()
+    try:
+        check_feasible(compute, nodes)
+    except ResourceError:
+        bundle = {"CPU": float(compute.threads)}
+        if compute.device == "cuda":
+            bundle["GPU"] = compute.gpus_per_worker
+        if not would_make_room([bundle] * compute.training_workers):
+            raise
+        log.warning(
+            "No room for the workers yet (%s); the cluster's autoscaler can make some.",
+            describe(nodes),
         )
 
 

@@ -114,7 +114,8 @@ def _block_size(n: int, compute: ComputeConfig, *, gpu: bool) -> int:
     most = PIECE * compute.threads
     if compute.mode == "local":
         return most
-    workers = pool_size(compute, cluster_nodes(), gpu=gpu)
+    # none yet, where an autoscaler starts the first
+    workers = max(1, pool_size(compute, cluster_nodes(), gpu=gpu))
     return min(most, max(_LEAST_BLOCK, -(-n // (_BLOCKS * workers))))
 
 

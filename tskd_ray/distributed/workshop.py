@@ -162,7 +162,8 @@ class Workshop:
 
     def _room(self) -> int:
         if time.monotonic() >= self._recount_at:
-            self._counted = worker_slots(self._compute, cluster_nodes(), gpu=False)
+            # none yet, where an autoscaler starts the first
+            self._counted = max(1, worker_slots(self._compute, cluster_nodes(), gpu=False))
             self._recount_at = time.monotonic() + _RECOUNT_SECONDS
         return self._counted
 
