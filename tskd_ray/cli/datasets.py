@@ -28,7 +28,7 @@ def _dataset_options(command: Command) -> Command:
 
 _TO = click.option(
     "--to",
-    type=click.Choice(["parquet", "minari", "d4rl"]),
+    type=click.Choice(["parquet", "minari", "d4rl", "rllib", "d3rlpy"]),
     default="parquet",
     show_default=True,
     help="Format to write.",
@@ -112,20 +112,41 @@ def import_(
 @click.argument("destination", type=click.Path(path_type=Path))
 @_TO
 @_DATASET_ID
+@click.option(
+    "--upload",
+    is_flag=True,
+    help="Of --to minari: Minari's client uploads it, as MINARI_TOKEN or HF_TOKEN allows.",
+)
 @_dataset_options
 def export(
     source: str,
     destination: Path,
     to: Format,
     dataset_id: str | None,
+    upload: bool,
     environment: str | None,
     environment_kwargs: str | None,
     as_json: bool,
 ) -> None:
-    """Check a dataset and write it in another format."""
-    from tskd_ray.data.commands import data_convert
+    """Check a dataset and write it in another format.
+
+    Formats parquet and minari keep all; d4rl, rllib (Parquet with RLlib's columns) and d3rlpy
+    keep what those libraries know. A run's augmented data are in its folder dataset/.
+    """
+    from tskd_ray.data.commands import data_convert, data_upload
 
     console = make_console(as_json=as_json)
+    if upload:
+        values = data_upload(
+            source,
+            destination,
+            to=to,
+            dataset_id=dataset_id,
+            environment=environment,
+            environment_kwargs=yaml_mapping(environment_kwargs),
+        )
+        console.data("Uploaded", values)
+        return
     path = data_convert(
         source,
         destination,

@@ -14,11 +14,14 @@ import numpy as np
 from tskd_ray.data.environments import reference_scores
 from tskd_ray.data.load import load_trajectories
 from tskd_ray.data.trajectories import EnvironmentSpec, Origin, Trajectories
-from tskd_ray.errors import DataError, StorageError, reason
+from tskd_ray.errors import ConfigError, DataError, StorageError, reason
 from tskd_ray.types import IntArray
 
-Format = Literal["parquet", "minari", "d4rl"]
-FORMATS: tuple[Format, ...] = ("parquet", "minari", "d4rl")
+Format = Literal["parquet", "minari", "d4rl", "rllib", "d3rlpy"]
+FORMATS: tuple[Format, ...] = ("parquet", "minari", "d4rl", "rllib", "d3rlpy")
+ONE_FILE = ("d4rl", "d3rlpy")
+"""Formats of one file; the others are folders."""
+
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
@@ -142,7 +145,7 @@ def data_convert(
 
     Args:
         source: As `load_trajectories` takes it.
-        destination: A folder; for `d4rl` a file. Must not hold a dataset yet.
+        destination: A folder; for `ONE_FILE` a file. Must not hold a dataset yet.
         to: Format to write.
         environment: Overrides what the dataset says.
         environment_kwargs: Likewise.
@@ -157,6 +160,51 @@ def data_convert(
     return write_dataset(trajectories, destination, to=to, dataset_id=dataset_id)
 
 
+def data_upload(
+    source: str | Path,
+    destination: str | Path,
+    *,
+    dataset_id: str | None,
+    to: Format = "minari",
+    environment: str | None = None,
+    environment_kwargs: Mapping[str, Any] | None = None,
+) -> dict[str, str]:
+    """`tskd data export --upload`: write a Minari dataset, then have Minari upload it.
+
+    Args:
+        source: As `load_trajectories` takes it.
+        destination: A folder that holds no dataset yet; it stays.
+        dataset_id: Under which it is uploaded.
+        to: Must be "minari".
+        environment: Overrides what the dataset says.
+        environment_kwargs: Likewise.
+
+    Returns:
+        The path, the id and the remote.
+
+    Raises:
+        ConfigError: If the format or id is missing, or the environment has no credential.
+    """
+    from tskd_ray.data.minari_upload import require_token, upload_minari
+
+    if to != "minari" or dataset_id is None:
+        raise ConfigError(
+            "--upload goes with --to minari and --dataset-id, under which others will find it. "
+            f"Got --to {to}{'' if dataset_id else ' and no id'}. Give both."
+        )
+    require_token()
+    path = data_convert(
+        source,
+        destination,
+        to=to,
+        environment=environment,
+        environment_kwargs=environment_kwargs,
+        dataset_id=dataset_id,
+    )
+    remote = upload_minari(path, dataset_id)
+    return {"path": str(path), "dataset_id": dataset_id, "remote": remote}
+
+
 def data_mix(
     parts: Sequence[MixPart],
     destination: str | Path,
@@ -169,7 +217,7 @@ def data_mix(
     """Join datasets, such as medium and expert, each filtered and thinned.
 
     Episode ids of each source are shifted past those before; `<destination>/mix.json` (for
-    `d4rl` `<destination>.mix.json`) says which ids came from which source.
+    `ONE_FILE` `<destination>.mix.json`) says which ids came from which source.
 
     Returns:
         What `mix.json` holds, and the destination.
@@ -207,7 +255,7 @@ def data_mix(
     note = {"episodes": mixed.n_episodes, "steps": mixed.n_steps, "sources": rows}
     destination = Path(destination)
     beside = destination.with_name(f"{destination.name}.mix.json")
-    (beside if to == "d4rl" else destination / "mix.json").write_text(
+    (beside if to in ONE_FILE else destination / "mix.json").write_text(
         json.dumps(note, indent=1) + "\n", encoding="utf-8"
     )
     return {"path": str(path), **note}
@@ -236,22 +284,31 @@ def write_dataset(
 
         dataset_id = dataset_id or f"{destination.name}-v0"
         write_minari(trajectories, destination, dataset_id=dataset_id)
-    elif to == "d4rl":
-        from tskd_ray.data.d4rl import write_d4rl
+    elif to == "rllib":
+        from tskd_ray.data.rllib_io import write_rllib
 
-        try:
-            destination.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(
-                f"The export needs a folder that can be written. {destination.parent} cannot: "
-                f"{reason(error)} Choose another."
-            ) from error
-        write_d4rl(trajectories, destination)
+        write_rllib(trajectories, destination)
+    elif to in ONE_FILE:
+        _write_file(trajectories, destination, to)
     else:
         raise DataError(
             f"A dataset is written as {', '.join(FORMATS)}. Got {to!r}. Choose one."
         )
     return destination
+
+
+def _write_file(trajectories: Trajectories, destination: Path, to: Format) -> None:
+    from tskd_ray.data.d3rlpy_io import write_d3rlpy
+    from tskd_ray.data.d4rl import write_d4rl
+
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"The export needs a folder that can be written. {destination.parent} cannot: "
+            f"{reason(error)} Choose another."
+        ) from error
+    (write_d4rl if to == "d4rl" else write_d3rlpy)(trajectories, destination)
 
 
 def _chosen(trajectories: Trajectories, part: MixPart) -> IntArray:
