@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,8 +47,11 @@ def _by_value() -> Iterator[None]:
     cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
-def fit_and_die(*, victim: int | None, ranks: Ranks, **arguments: Any) -> Any:
-    """`fit_diffuser` that keeps each state; a process is killed once at step 20."""
+def fit_and_die(*, victim: int | str | None, ranks: Ranks, **arguments: Any) -> Any:
+    """`fit_diffuser` that keeps each state; once at step 20 a process is killed.
+
+    If the victim is the driver, the first process waits there to be killed with it.
+    """
     from tskd_ray.models import fit
 
     fit.SAVE_EVERY_SECONDS = 0.0
@@ -57,13 +62,18 @@ def fit_and_die(*, victim: int | None, ranks: Ranks, **arguments: Any) -> Any:
         if step == 20 and ranks.rank == victim and not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        if step == 20 and (ranks.rank, victim) == (0, "driver") and not mark.exists():
+            mark.touch()
+            time.sleep(600)
         return usual(settings, step)
 
     fit.learning_rate = rate
     return fit_diffuser(ranks=ranks, **arguments)
 
 
-def together(folder: Path, victim: int | None, progress: Progress = silent) -> tuple[Any, Any]:
+def together(
+    folder: Path, victim: int | str | None, progress: Progress = silent
+) -> tuple[Any, Any]:
     arguments = {"kind": "ddr1", "config": CONFIG, "recorded": world(), "resume": folder}
     (diffuser, curve), cpu_seconds = train_together(
         fit_and_die, {**arguments, "victim": victim}, TWO, folder=folder, progress=progress
@@ -101,6 +111,44 @@ def test_a_killed_process_changes_no_byte(
 ) -> None:
     weights, losses = together(tmp_path, victim)
     assert (tmp_path / "killed").exists()
+    assert losses == undisturbed[1]
+    for name, value in undisturbed[0].items():
+        assert torch.equal(weights[name], value)
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+import ray
+from distributed import test_train
+from ray import cloudpickle
+cloudpickle.register_pickle_by_value(test_train)
+ray.init(log_to_driver=False)
+test_train.together(Path(sys.argv[1]), "driver")
+"""
+
+
+def test_a_killed_driver_changes_no_byte_when_it_is_started_again(
+    undisturbed: Any, tmp_path: Path
+) -> None:
+    import ray
+
+    variables = {
+        "RAY_ADDRESS": ray.get_runtime_context().gcs_address,
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(tmp_path)], env={**os.environ, **variables}
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "killed").exists():
+        assert driver.poll() is None, "ended before step 20"
+        assert time.monotonic() < deadline, "never came to step 20"
+        time.sleep(0.1)
+    driver.kill()
+    driver.wait()
+    assert list(tmp_path.glob("*.safetensors")), "nothing to resume from"
+    weights, losses = together(tmp_path, "driver")
     assert losses == undisturbed[1]
     for name, value in undisturbed[0].items():
         assert torch.equal(weights[name], value)
