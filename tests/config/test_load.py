@@ -215,8 +215,8 @@ def test_an_override_is_told_from_a_file(argument: str, expected: bool) -> None:
         ),
         (
             "preset: smal",
-            "preset must be one of paper, quickstart, small, small-walker2d. Got 'smal' in c.yaml:1. "
-            "Did you mean small?",
+            "preset must be one of paper, quickstart, small, small-walker2d. Got 'smal' in "
+            "c.yaml:1. Did you mean small?",
         ),
         (
             "seed: 1\nname: a\nseed: 2",
