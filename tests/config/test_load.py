@@ -72,7 +72,10 @@ def test_a_preset_may_be_laid_over_another_one(tmp_path: Path) -> None:
     small, walker = load_config("small"), load_config("small-walker2d")
     assert (small.generate.replan_every, walker.generate.replan_every) == (4, 1)
     generate = small.generate.model_copy(update={"replan_every": 1})
-    assert walker == small.model_copy(update={"generate": generate, "name": walker.name})
+    fit = small.distill.fit.model_copy(update={"steps": 12000})
+    distill = small.distill.model_copy(update={"fit": fit})
+    changed = {"generate": generate, "distill": distill, "name": walker.name}
+    assert walker == small.model_copy(update=changed)
     mine = load_text(tmp_path, "preset: small-walker2d\nstitch: {epochs: 7}")
     assert (mine.generate.replan_every, mine.stitch.epochs) == (1, 7)
 
