@@ -224,7 +224,8 @@ class Runaway:
 
     def predict(self, states: Any, actions: Any) -> Any:
         after = np.where(states[:, :1] < 0.015, states + 0.01, self.value)
-        return Step(after, np.zeros(len(after)), np.zeros(len(after)))
+        doubt = np.where(states[:, 0] < 0.015, 0.0, 9.0)  # its members disagree there as well
+        return Step(after, np.zeros(len(after)), doubt)
 
 
 @pytest.mark.parametrize("value", [1e6, np.nan])
@@ -245,6 +246,9 @@ def test_an_episode_that_leaves_the_box_is_cut_there_and_truncated(
     assert np.isfinite(made.observations).all()
     assert made.truncated.tolist() == [True]
     assert made.terminated.tolist() == [False]
+    both = generate(calm, settings("dynamics", max_disagreement=1.0), ids=[0], seed=0)
+    assert both.ends.tolist() == [End.LEFT_BOX], "the box tells more than the doubt"
+    assert both.trajectories.lengths.tolist() == [2]
 
 
 def test_a_constant_dimension_does_not_end_a_rollout(teacher: Teacher) -> None:
