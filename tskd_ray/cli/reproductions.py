@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     "[default: the built-in half of hopper-medium-replay]",
 )
 @click.option("--task", "tasks", multiple=True, metavar="NAME", help="Only these tasks.")
+@click.option(
+    "--row", "rows", multiple=True, metavar="ID", help="Only these rows, as bc-best-10 or tskd."
+)
 @click.option("--preset", default="small", show_default=True, help="Preset or YAML file.")
 @click.option(
     "--seeds", default=1, show_default=True, help="Runs, each with a teacher of its own."
@@ -40,6 +43,7 @@ def reproduce(
     arguments: tuple[str, ...],
     data: tuple[str, ...],
     tasks: tuple[str, ...],
+    rows: tuple[str, ...],
     preset: str,
     seeds: int,
     budget: float | None,
@@ -75,6 +79,7 @@ def reproduce(
         experiments=names,
         data=data,
         tasks=tasks,
+        rows=rows,
         preset=preset,
         overrides=tuple(one for one in arguments if is_override(one)),
         seeds=seeds,

@@ -127,6 +127,8 @@ def test_a_budget_ends_between_cells_and_the_next_command_goes_on(
 
 def test_the_first_seed_of_everything_comes_first(storage: Path) -> None:
     asked = request(storage, "table1")
+    (some,) = experiments.chosen(["table1"], ["tskd", "bc"])
+    assert [row.id for row in some.rows] == ["bc", "tskd"]
     cells = module.plan_cells(
         experiments.EXPERIMENTS["table1"],
         module.find_tasks(asked.data, (), storage / "mixes"),
@@ -169,6 +171,7 @@ def test_every_row_of_every_experiment_is_a_valid_configuration(name: str) -> No
         ([], "needs an EXPERIMENT"),
         (["table9"], "An experiment is one of table1"),
         (["table1", "--task", "hoper"], "A task is one of"),
+        (["table1", "--row", "tsk"], "The rows of table1 are bc, impossible, tskd"),
         (["table1", "--seeds", "0"], "--seeds is at least 1"),
         (["table1", "--budget", "-1"], "more than 0 minutes"),
         (["table1", "stitch.epocs=1"], "Unknown key stitch.epocs"),

@@ -6,7 +6,7 @@ Rows share artifacts wherever their settings agree, also between experiments.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tskd_ray.config.schema import Config
 from tskd_ray.errors import ConfigError
@@ -245,11 +245,11 @@ EXPERIMENTS = {
 """By name, in the order of `all`."""
 
 
-def chosen(names: Sequence[str]) -> list[Experiment]:
-    """The experiments of these names; `all` is every one.
+def chosen(names: Sequence[str], rows: Sequence[str] = ()) -> list[Experiment]:
+    """The experiments of these names, `all` being every one, and of them these rows or all.
 
     Raises:
-        ConfigError: If a name is unknown.
+        ConfigError: If a name is unknown, or an experiment has none of the rows.
     """
     for name in names:
         if name != "all" and name not in EXPERIMENTS:
@@ -258,4 +258,16 @@ def chosen(names: Sequence[str]) -> list[Experiment]:
                 "the name."
             )
     everything = "all" in names
-    return [one for one in EXPERIMENTS.values() if everything or one.name in names]
+    found = [one for one in EXPERIMENTS.values() if everything or one.name in names]
+    return [_of_rows(one, rows) for one in found] if rows else found
+
+
+def _of_rows(experiment: Experiment, ids: Sequence[str]) -> Experiment:
+    kept = tuple(row for row in experiment.rows if row.id in ids)
+    unknown = set(ids) - {row.id for row in experiment.rows}
+    if unknown:
+        raise ConfigError(
+            f"The rows of {experiment.name} are {', '.join(r.id for r in experiment.rows)}. "
+            f"Got {', '.join(sorted(unknown))}. Correct --row."
+        )
+    return replace(experiment, rows=kept)

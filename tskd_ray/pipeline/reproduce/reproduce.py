@@ -31,6 +31,8 @@ class Request:
     """NAME=SOURCE or folders; none: the built-in data."""
     tasks: tuple[str, ...] = ()
     """Names to keep; none: those that the paper shows, else all that have data."""
+    rows: tuple[str, ...] = ()
+    """Ids to keep; none: all."""
     preset: str = "small"
     """Or a YAML file."""
     overrides: tuple[str, ...] = ()
@@ -66,7 +68,7 @@ def reproduce(request: Request, *, console: Console | None = None) -> list[Repro
             "--seeds is at least 1 and --budget more than 0 minutes. Got "
             f"{request.seeds} and {request.budget}. Correct them."
         )
-    experiments = chosen(request.experiments)
+    experiments = chosen(request.experiments, request.rows)
     base = load_config(request.preset, request.overrides)
     store = ArtifactStore(base.storage)
     store.check_writable()
