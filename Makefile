@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.lock
 TORCH := $(shell sed -n 's/^torch==//p' requirements.lock)
 
-.PHONY: quickstart test check install
+.PHONY: quickstart test check docs install
 
 quickstart: $(STAMP)
 	$(VENV)/bin/tskd run
@@ -16,6 +16,10 @@ test: $(STAMP)
 
 check: $(STAMP)
 	scripts/check
+
+docs: $(STAMP)  # the site, in build/site
+	@$(PIP) -c docs/site/requirements.lock -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict --config-file docs/site/mkdocs.yml
 
 install: $(STAMP)
 

@@ -5,37 +5,20 @@ from __future__ import annotations
 import ast
 import os
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 
-import click
 import pytest
 
 import tskd_ray
-from tskd_ray.cli import cli
-from tskd_ray.config.load import is_override, load_config
+from commands import bash_lines, check_command, resolve
 
 ROOT = Path(tskd_ray.__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-LINES = [
-    line.partition("#")[0].strip()
-    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
-    for line in block.splitlines()
-    if line.strip()
-]
+LINES = bash_lines(README)
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 NAMED = sorted(set(re.findall(r"`(tskd(?: [a-z]+)+)", README)))
-
-
-def resolve(words: list[str]) -> tuple[click.Command, list[str]]:
-    """The command that `words` name, and its arguments."""
-    command: click.Command = cli
-    while isinstance(command, click.Group):
-        assert words[0] in command.commands, words
-        command, words = command.commands[words[0]], words[1:]
-    return command, words
 
 
 def test_it_opens_with_the_two_commands() -> None:
@@ -47,25 +30,10 @@ def test_it_opens_with_the_two_commands() -> None:
 
 @pytest.mark.parametrize("line", LINES)
 def test_each_command_exists(line: str) -> None:
-    words = shlex.split(line)
-    if words[0] == "make":
-        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    elif words[0] == "scripts/check":
-        assert words[1] in (ROOT / "scripts/check").read_text()
+    if line.startswith("scripts/check"):
+        assert line.split()[1] in (ROOT / "scripts/check").read_text()
     else:
-        if words[:3] == ["ray", "job", "submit"]:
-            words = words[words.index("--") + 1 :]
-            assert words[:3] == ["python", "-m", "tskd_ray"]
-            words = ["tskd", *words[3:]]
-        assert words[0] == "tskd"
-        command, arguments = resolve(words[1:])
-        with command.make_context(words[-1], arguments) as context:
-            settings = context.params.get("settings", ())
-        overrides = [setting for setting in settings if is_override(setting)]
-        if settings:
-            config = load_config(settings[0], overrides)
-            assert not config.data.source.endswith(".hdf5") or config.data.environment
-            assert len(overrides) == len(settings) - 1
+        check_command(line)
 
 
 @pytest.mark.parametrize("name", NAMED)
