@@ -137,6 +137,14 @@ def test_the_offline_estimate_needs_no_environment_and_can_be_left_out(tmp_path:
     }  # fmt: skip
 
 
+def test_v_is_fitted_on_the_recorded_data_alone_if_asked(tmp_path: Path) -> None:
+    stitch = tiny_config(tmp_path).stitch.model_copy(update={"value_on": "recorded"})
+    alone = build_graph(tiny_config(tmp_path).model_copy(update={"stitch": stitch}), DATA)
+    assert alone["value-1"].inputs == alone["value-2"].inputs == ("data",)
+    assert alone["value-1"].key == alone["value-2"].key
+    assert alone["hops-2"].inputs == ("stitch-1", "generate-2", "value-2", "dynamics")
+
+
 def test_extras_are_added_to_a_run_whose_own_nodes_keep_their_keys(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -15,14 +16,15 @@ from pipeline.test_hops import config
 from pipeline.tiny import tiny_config
 from tskd_ray.config.schema import Config
 from tskd_ray.data.arrays import load_arrays
-from tskd_ray.data.trajectories import Trajectories
-from tskd_ray.errors import ConfigError
+from tskd_ray.data.trajectories import Origin, Trajectories
+from tskd_ray.errors import ConfigError, DataError
 from tskd_ray.models.action_vae import ActionVAE
 from tskd_ray.models.reward_mlp import RewardMLP
 from tskd_ray.models.reward_wgan import RewardWGAN
 from tskd_ray.pipeline.artifacts import ArtifactStore
 from tskd_ray.pipeline.explain import explain_run
 from tskd_ray.pipeline.graph import build_graph, needed
+from tskd_ray.pipeline.hop_models import true_rewards
 from tskd_ray.pipeline.recorded import data_key, load_recorded
 from tskd_ray.pipeline.run import RunResult, run
 from tskd_ray.pipeline.runner import Runner
@@ -70,6 +72,24 @@ def test_hops_are_acted_by_the_vae_and_priced_by_the_wgan(storage: Path) -> None
     np.testing.assert_array_equal(
         stitched.rewards[hops], rewards.astype(stitched.rewards.dtype)
     )
+
+
+def test_hops_may_be_truly_rewarded_to_see_what_wrong_rewards_cost(storage: Path) -> None:
+    settings = plain(storage, reward="simulator")
+    result = run(settings, until="stitch")
+    folders = folders_of(settings, "stitch-1", "data")
+    stitched = load_arrays(folders["stitch-1"])
+    (hop, *_) = np.flatnonzero(stitched.origin == Origin.STITCHED)
+    simulator: Any = gymnasium.make("Hopper-v5").unwrapped
+    simulator.reset(seed=3)
+    before = stitched.observations[stitched.step_state[hop]].astype(np.float64)
+    simulator.set_state(np.concatenate([[0.0], before[:5]]), before[5:])
+    reward = simulator.step(stitched.actions[hop])[1]
+    assert stitched.rewards[hop] == pytest.approx(reward, abs=1e-4)
+    warnings = json.loads((result.folder / "metrics.json").read_text())["warnings"]
+    assert any(one.startswith("reward: simulator stepped the simulator") for one in warnings)
+    with pytest.raises(DataError, match=r"The data name none\. Set data\.environment"):
+        true_rewards(None, lambda s, s2: s)
 
 
 def test_more_hops_are_found_than_among_the_states_near_s2(storage: Path) -> None:

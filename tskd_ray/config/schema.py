@@ -186,9 +186,10 @@ class StitchConfig(Section):
     action: Literal["inverse", "vae"] | None = None
     """Who acts in a hop: the inverse dynamics, or a conditional VAE. Default: the method's,
     inverse for tskd, vae for mbts."""
-    reward: Literal["ddr2", "mlp", "wgan"] | None = None
+    reward: Literal["ddr2", "mlp", "wgan", "simulator"] | None = None
     """Who prices a hop: DDR-II from (s, s'), an MLP or a Wasserstein GAN from (s, a, s').
-    Default: the method's, ddr2 for tskd, wgan for mbts."""
+    Default: the method's, ddr2 for tskd, wgan for mbts. simulator: the true reward of (s, a),
+    to see what wrong rewards cost; that touches the environment."""
     radius: Positive | RadiusConfig = 1.0
     metric: Literal["raw", "standardized"] = "raw"
     acceptance: Annotated[float, Field(ge=0)] = 0.1
@@ -212,6 +213,8 @@ class StitchConfig(Section):
     """State-only Gaussian ensemble (eq. 8)."""
     value: FitConfig = FitConfig(steps=100_000, batch_size=256, learning_rate=3e-4)
     """Twin value functions (eq. 10), fitted anew in each epoch."""
+    value_on: Literal["joined", "recorded"] = "joined"
+    """What V is fitted on: D ∪ new, or the recorded data alone."""
     action_fit: FitConfig = FitConfig(steps=100_000, batch_size=256, learning_rate=1e-4)
     """Of `action: vae`."""
     reward_fit: FitConfig = FitConfig(steps=100_000, batch_size=256, learning_rate=1e-4)
@@ -223,7 +226,7 @@ class StitchConfig(Section):
         return self.action or ("vae" if self.method == "mbts" else "inverse")
 
     @property
-    def reward_model(self) -> Literal["ddr2", "mlp", "wgan"]:
+    def reward_model(self) -> Literal["ddr2", "mlp", "wgan", "simulator"]:
         """`reward`, or the method's own."""
         return self.reward or ("wgan" if self.method == "mbts" else "ddr2")
 

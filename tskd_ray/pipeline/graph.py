@@ -139,7 +139,8 @@ def _add_teacher(graph: Graph, config: Config) -> None:
         _add_model(graph, config, "inverse-dynamics")
     if config.stitch.epochs:
         _add_model(graph, config, ACTION_MODELS[config.stitch.action_model])
-        _add_model(graph, config, REWARD_MODELS[config.stitch.reward_model])
+        if config.stitch.reward_model != "simulator":
+            _add_model(graph, config, REWARD_MODELS[config.stitch.reward_model])
         ensemble = ("members", "best_members", "dynamics")
         graph.add("dynamics", "teacher", _fields(config.stitch, *ensemble))
 
@@ -175,7 +176,8 @@ def _add_epoch(graph: Graph, config: Config, k: int, previous: str) -> str:
     """Generation, V, hops and stitching of epoch k; the name of its D."""
     joined = (previous, *_generate(graph, config, k))
     value = {"fit": config.stitch.value, "discount": config.teacher.discount}
-    graph.add(f"value-{k}", "stitch", value, joined, "value")
+    fitted_on = joined if config.stitch.value_on == "joined" else ("data",)
+    graph.add(f"value-{k}", "stitch", value, fitted_on, "value")
     hops = _fields(config.stitch, *HOPS)
     if config.stitch.search == "faiss-ivf":  # all others are exact and give the same hops
         hops["search"] = config.stitch.search
@@ -184,10 +186,13 @@ def _add_epoch(graph: Graph, config: Config, k: int, previous: str) -> str:
     graph.add(f"hops-{k}", "stitch", hops, (*joined, f"value-{k}", "dynamics"), "hops")
     walks = _fields(config.stitch, "acceptance", "improvement", "on_cycle")
     action = ACTION_MODELS[config.stitch.action_model]
-    reward = REWARD_MODELS[config.stitch.reward_model]
+    reward = config.stitch.reward_model
     if reward == "ddr2":
         walks["reward_sampler"] = config.teacher.reward_sampler
-    inputs = (*joined, f"hops-{k}", action, reward)
+    if reward == "simulator":
+        walks["reward"] = reward
+    prices = () if reward == "simulator" else (REWARD_MODELS[reward],)
+    inputs = (*joined, f"hops-{k}", action, *prices)
     graph.add(f"stitch-{k}", "stitch", walks, inputs, "stitch")
     return f"stitch-{k}"
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tskd_ray.config.schema import Config
+from tskd_ray.data.trajectories import EnvironmentSpec
+from tskd_ray.errors import DataError
 from tskd_ray.pipeline.cost import Meter
 from tskd_ray.pipeline.graph import ACTION_MODELS, REWARD_MODELS
 from tskd_ray.progress import Progress, silent
@@ -50,6 +52,24 @@ def reward_model(
         )[0]
     rewards = load_rewards(name, folders)
     return lambda states, next_states: rewards(states, action(states, next_states), next_states)
+
+
+def true_rewards(environment: EnvironmentSpec | None, action: PairModel) -> PairModel:
+    """The simulator's rewards (n,) of hops, for an ablation.
+
+    Raises:
+        DataError: If there is no environment, or its state cannot be set from an observation.
+    """
+    from tskd_ray.evaluation.fidelity import true_steps
+
+    if environment is None:
+        raise DataError(
+            "stitch.reward=simulator asks the environment. The data name none. Set "
+            "data.environment, or use another reward."
+        )
+    return lambda states, next_states: (
+        true_steps(states, action(states, next_states), environment).rewards
+    )
 
 
 def load_rewards(

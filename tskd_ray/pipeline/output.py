@@ -182,11 +182,14 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def _warnings(config: Config) -> list[str]:
+    stepped: list[str] = []
     if config.generate.trajectories and config.generate.rollout == "environment":
-        return [
-            "rollout: environment stepped the simulator; its students are not purely offline"
-        ]
-    return []
+        stepped.append("rollout: environment")
+    if config.stitch.epochs and config.stitch.reward_model == "simulator":
+        stepped.append("reward: simulator")
+    return [
+        f"{one} stepped the simulator; its students are not purely offline" for one in stepped
+    ]
 
 
 def library_versions() -> dict[str, str]:

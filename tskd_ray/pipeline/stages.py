@@ -19,7 +19,7 @@ from tskd_ray.config.schema import Config, FitConfig
 from tskd_ray.data.arrays import load_arrays, save_arrays
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.pipeline.diffusers import train_diffuser
-from tskd_ray.pipeline.hop_models import action_model, reward_model
+from tskd_ray.pipeline.hop_models import action_model, reward_model, true_rewards
 from tskd_ray.pipeline.reward_errors import measure_reward_errors
 from tskd_ray.progress import Progress, silent
 
@@ -169,7 +169,10 @@ def stitch(work: Work) -> None:
         if name.startswith("generate-")
     )
     action = action_model(settings.action_model, work.inputs)
-    reward = reward_model(settings.reward_model, work.inputs, config, action)
+    if settings.reward_model == "simulator":
+        reward = true_rewards(spec, action)
+    else:
+        reward = reward_model(settings.reward_model, work.inputs, config, action)
     result = finish_epoch(
         joined,
         load_decisions(hops),

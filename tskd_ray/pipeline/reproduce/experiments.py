@@ -146,6 +146,8 @@ _ABLATIONS = (
     _change("target-0.8", "target return 0.8", "generate.target_return=0.8"),
     _change("reward-mlp", "hops rewarded by an MLP", "stitch.reward=mlp"),
     _change("reward-wgan", "hops rewarded by a WGAN", "stitch.reward=wgan"),
+    _change("reward-true", "hops truly rewarded (not offline)", "stitch.reward=simulator"),
+    _change("value-recorded", "V fitted on recorded data alone", "stitch.value_on=recorded"),
     _change(
         "absolute", "parameterization: absolute (D6b)", "teacher.parameterization=absolute"
     ),
