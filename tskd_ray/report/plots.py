@@ -29,6 +29,7 @@ from tskd_ray.report.data import (
     ScoreRow,
     StageCost,
 )
+from tskd_ray.report.tables import number_text
 from tskd_ray.types import Float64Array
 
 # Paul Tol's palettes: told apart by colour-blind readers, on white and on near-black.
@@ -270,7 +271,7 @@ def decisions(epochs: Sequence[EpochCounts]) -> str:
 
 
 def costs(stages: Sequence[StageCost]) -> str:
-    """Wall seconds of each stage; hatched and pale where the artifact was found finished."""
+    """Wall seconds of each stage, pale where the artifact was found finished."""
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -279,11 +280,11 @@ def costs(stages: Sequence[StageCost]) -> str:
                 place, stage.wall_seconds, height=0.62, color=GROUP_COLORS["recorded"],
                 alpha=0.35 if stage.cached else 0.85,
             )  # fmt: skip
-            note = " (found finished)" if stage.cached else ""
+            note = ""
             if stage.rate is not None:
-                note += f" · {stage.rate:,.3g}/s"
+                note += f" · {number_text(stage.rate)}/s"
             if stage.flop_per_second is not None:
-                note += f" · {stage.flop_per_second / 1e9:,.3g} GFLOP/s"
+                note += f" · {number_text(stage.flop_per_second / 1e9)} GFLOP/s"
             axes.annotate(
                 f"{duration(stage.wall_seconds)}{note}", (stage.wall_seconds, place),
                 xytext=(4, 0), textcoords="offset points", va="center",
@@ -294,7 +295,7 @@ def costs(stages: Sequence[StageCost]) -> str:
         axes.set_xticks([])
         axes.spines[["left", "bottom"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
-        axes.set_xlim(0, 1.9 * max([stage.wall_seconds for stage in stages] + [1e-9]))
+        axes.set_xlim(0, 2.7 * max([stage.wall_seconds for stage in stages] + [1e-9]))
 
     return _svg("costs", (5.0, 0.35 + 0.3 * len(stages)), draw)
 
