@@ -46,7 +46,7 @@ def score_rows(results: Results) -> tuple[list[str], list[list[str]]]:
 
 def _about(results: Results) -> str:
     lines = [
-        f"Preset `{results.preset}`"
+        f"Preset `{results.preset}`, or the one laid over it for a task"
         + (f", {' '.join(f'`{o}`' for o in results.overrides)}" if results.overrides else "")
         + f"; generation by `rollout: {results.rollout}`. Data: "
         + "; ".join(f"{task} from `{source}`" for task, source in results.sources.items())
