@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -61,3 +63,20 @@ def test_a_saved_codec_is_the_same_codec(codec: Codec) -> None:
         fresh.encode_states(states, anchor), codec.encode_states(states, anchor)
     )
     assert np.array_equal(fresh.context(states[:, 0]), codec.context(states[:, 0]))
+
+
+def test_residual_rows_leave_what_never_moves_where_the_anchor_has_it() -> None:
+    data = world()
+    goals = np.full((len(data.observations), 1), 0.3, dtype=data.observations.dtype)
+    data = replace(data, observations=np.hstack([data.observations, goals]))
+    codec = ResidualCodec(HORIZON, CONTEXT, 3).fit(data, np.random.default_rng(0))
+    batch = Windows(data, HORIZON).gather(np.arange(0, 50, 7))
+    anchor = np.arange(len(batch.states)) % CONTEXT
+    anchor_states = batch.states[np.arange(len(anchor)), anchor]
+    rows = codec.encode_states(batch.states, anchor)
+    assert not rows[:, :, 2].any()
+    planned = np.arange(HORIZON)[None] > anchor[:, None]
+    rows[..., 2][planned] = np.random.default_rng(1).normal(size=int(planned.sum()))
+    decoded = codec.decode_states(rows, anchor, anchor_states)
+    assert (decoded[:, :, 2] == np.float32(0.3)).all()
+    np.testing.assert_allclose(decoded, batch.states, atol=2e-3)

@@ -88,3 +88,19 @@ def test_a_checkpoint_predicts_the_same_bytes(model: ForwardDynamics, tmp_path: 
     s, s2 = np.random.default_rng(0).normal(size=(2, 30, 2))
     assert again.log_density(s, s2).tobytes() == model.log_density(s, s2).tobytes()
     assert again.metrics_["members_kept"] == model.metrics_["members_kept"]
+
+
+def test_what_no_step_changes_takes_no_part_in_the_comparison_of_members() -> None:
+    data = toy_trajectories()
+    goals = np.full((len(data.observations), 2), [0.3, -0.7], dtype=data.observations.dtype)
+    data = replace(data, observations=np.hstack([data.observations, goals]))
+    model = ForwardDynamics.fit(data, FitConfig(steps=20), 0, members=3, best=3)
+    s, s2 = data.observations[:50], data.observations[1:51]
+    gaussian = model.gaussian(s)
+    moving = Gaussian(gaussian.mean[..., :2], gaussian.log_std[..., :2])
+    rest = model.log_density(s, s2) - gaussian_log_density(moving, s2[:, :2])
+    np.testing.assert_allclose(rest, rest[0, 0], rtol=1e-12)  # one number, for all members
+    elsewhere = s2 + np.array(
+        [0, 0, 0.1, 0], np.float32
+    )  # another goal is no plausible next state
+    assert (model.log_density(s, elsewhere) < model.log_density(s, s2) - 50).all()

@@ -32,3 +32,10 @@ def test_tensors_bring_it_back() -> None:
     again = Standardizer.from_tensors(scale.tensors("x"), "x")
     np.testing.assert_array_equal(again.mean_, scale.mean_)
     np.testing.assert_array_equal(again.std_, scale.std_)
+
+
+def test_what_is_predicted_of_a_constant_counts_for_nothing() -> None:
+    x = np.column_stack([np.full(10, 7.0), np.arange(10.0)])
+    scale = Standardizer.fit(x, constant=0.0)
+    np.testing.assert_array_equal(scale.normalize(x), Standardizer.fit(x).normalize(x))
+    assert (scale.unnormalize(np.random.default_rng(0).normal(size=(9, 2)))[:, 0] == 7.0).all()

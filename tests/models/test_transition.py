@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,3 +54,23 @@ def test_a_checkpoint_predicts_the_same_bytes(model: Transition, tmp_path: Path)
     s, a = np.random.default_rng(0).normal(size=(30, 2)), np.zeros((30, 1))
     for ours, theirs in zip(model.predict(s, a), again.predict(s, a), strict=True):
         assert ours.tobytes() == theirs.tobytes()
+
+
+def test_what_no_step_changes_stays_and_has_no_errors() -> None:
+    data = toy_trajectories()
+    goals = np.full((len(data.observations), 2), [0.3, -0.7], dtype=data.observations.dtype)
+    with_goals = replace(data, observations=np.hstack([data.observations, goals]))
+    trained = Transition.fit(with_goals, FitConfig(steps=30), 0)
+    s = with_goals.observations[:50] + np.array(
+        [0, 0, 1, 1], np.float32
+    )  # also where no goal was
+    step = trained.predict(s, np.zeros((50, 1)))
+    assert np.array_equal(step.next_states[:, 2:], s[:, 2:])
+    members = [
+        Transition(trained.network.members([member]), trained.inputs, trained.outputs)
+        for member in range(trained.network.n_members)
+    ]
+    moved = [one.predict(s, np.zeros((50, 1))).next_states[:, :2] for one in members]
+    expected = (np.std(moved, axis=0) / trained.outputs.std_[:2]).mean(axis=1)
+    np.testing.assert_allclose(step.disagreement, expected, rtol=1e-4)
+    assert 0 < trained.metrics_["held_out_step_error_median"] < 10

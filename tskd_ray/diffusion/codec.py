@@ -17,6 +17,7 @@ from tskd_ray.types import Float32Array, FloatArray, IntArray
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 RESIDUAL_CLIP = 5.0  # standard deviations; recorded residuals seldom leave it
+_LEAST = 1e-6  # standard deviation of what varies
 EARLY_WEIGHT, EARLY_ROWS = 4.0, 4.0  # of the loss, decaying after the anchor: what is acted on
 
 
@@ -149,10 +150,12 @@ class ResidualCodec:
 
     def _set(self, offset: int, mean: FloatArray, std: FloatArray) -> None:
         self.mean_[offset + self.history - 1] = mean
-        self.std_[offset + self.history - 1] = _positive(std)
+        # A dimension that never moves has no unit: it is encoded as it is, decoded as it was.
+        std = np.where(std > _LEAST, std, 0.0)
+        self.std_[offset + self.history - 1] = std
         if offset < self.history:
             self.mean_[self.history - 1 - offset] = -mean
-            self.std_[self.history - 1 - offset] = _positive(std)
+            self.std_[self.history - 1 - offset] = std
 
     def _table(self, rows: int, anchor: IntArray) -> IntArray:
         return np.arange(rows)[None, :] - anchor[:, None] + self.history - 1
@@ -160,7 +163,8 @@ class ResidualCodec:
     def encode_states(self, states: FloatArray, anchor: IntArray) -> Float32Array:
         at = self._table(states.shape[1], anchor)
         difference = states - states[np.arange(len(states)), anchor][:, None]
-        return ((difference - self.mean_[at]) / self.std_[at]).astype(np.float32)
+        std = self.std_[at]
+        return ((difference - self.mean_[at]) / np.where(std > 0, std, 1.0)).astype(np.float32)
 
     def decode_states(
         self, rows: Float32Array, anchor: IntArray, anchor_states: FloatArray
@@ -196,7 +200,7 @@ class ResidualCodec:
 
 def _positive(std: FloatArray) -> Float32Array:
     # A constant dimension passes unscaled instead of exploding.
-    return np.where(std > 1e-6, std, 1.0).astype(np.float32)
+    return np.where(std > _LEAST, std, 1.0).astype(np.float32)
 
 
 def _part(state: Arrays, prefix: str) -> Arrays:

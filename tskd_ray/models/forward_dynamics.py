@@ -70,7 +70,8 @@ class ForwardDynamics:
         difference_NS = trajectories.observations[trajectories.step_state + 1] - from_NS
         train, held = hold_out_episodes(trajectories, HELD_OUT, seed=seed, key=KIND)
         rows, held_rows = steps_of(trajectories, train), steps_of(trajectories, held)
-        state, step = Standardizer.fit(from_NS[rows]), Standardizer.fit(difference_NS[rows])
+        state = Standardizer.fit(from_NS[rows])
+        step = Standardizer.fit(difference_NS[rows], constant=0.0)
         x = torch.from_numpy(state.normalize(from_NS[rows]))
         y = torch.from_numpy(step.normalize(difference_NS[rows]))
         network = BatchedMLP(x.shape[1], 2 * y.shape[1], HIDDEN, seed=seed, keys=keys)
@@ -92,12 +93,19 @@ class ForwardDynamics:
         return cls(network.members(kept), state, step, metrics)
 
     def gaussian(self, s: FloatArray) -> Gaussian:
-        """Mean and log sd of the next state for states (N, S), raw units."""
+        """Mean and log sd of the next state for states (N, S), raw units.
+
+        What no recorded step changes, such as a goal, stays, and all members are equally sure
+        of it: eq. 9 compares the worst member with their mean, and would otherwise be decided
+        by how near each has come to predicting nothing.
+        """
         outputs = torch.from_numpy(predict(self.network, self.state.normalize(s)))
         mean, log_std = (part.numpy() for part in _split(outputs))
+        moves = self.step.std_ > 0
+        scaled = log_std.astype(np.float64) + np.log(np.where(moves, self.step.std_, 1.0))
         return Gaussian(
             s.astype(np.float64) + self.step.unnormalize(mean),
-            log_std.astype(np.float64) + np.log(self.step.std_),
+            np.where(moves, scaled, LOG_STD_RANGE[0]),
         )
 
     def log_density(self, s: FloatArray, s2: FloatArray) -> Float64Array:

@@ -20,15 +20,22 @@ class Standardizer:
     std_: Float64Array  # (D,)
 
     @classmethod
-    def fit(cls, x: FloatArray) -> Self:
-        """Learn from rows x (N, D); constant dimensions keep their scale, or they explode."""
+    def fit(cls, x: FloatArray, *, constant: float = 1.0) -> Self:
+        """Learn from rows x (N, D).
+
+        Args:
+            x: Rows.
+            constant: Scale of dimensions that never vary. 1 keeps theirs, for what a network
+                reads; with 0 what it predicts of them counts for nothing, and `unnormalize`
+                gives their constant.
+        """
         mean = x.mean(axis=0, dtype=np.float64)
         std = x.std(axis=0, dtype=np.float64)
-        return cls(mean, np.where(std > 1e-6 * np.maximum(1.0, np.abs(mean)), std, 1.0))
+        return cls(mean, np.where(std > 1e-6 * np.maximum(1.0, np.abs(mean)), std, constant))
 
     def normalize(self, x: FloatArray) -> Float32Array:
         """Rows (…, D) in units of sd, as float32: what a network reads."""
-        return ((x - self.mean_) / self.std_).astype(np.float32)
+        return ((x - self.mean_) / np.where(self.std_ > 0, self.std_, 1.0)).astype(np.float32)
 
     def unnormalize(self, x: FloatArray) -> Float64Array:
         """Back to raw units."""

@@ -21,7 +21,7 @@ from tskd_ray.models.fit import fit
 from tskd_ray.models.mlp import BatchedMLP, predict
 from tskd_ray.models.standardizer import Standardizer
 from tskd_ray.progress import Progress, silent
-from tskd_ray.types import Float64Array, FloatArray
+from tskd_ray.types import BoolArray, Float64Array, FloatArray
 
 KIND = "transition"
 MEMBERS = 5
@@ -34,7 +34,9 @@ class Step(NamedTuple):
 
     next_states: Float64Array  # (N, S)
     rewards: Float64Array  # (N,)
-    disagreement: Float64Array  # (N,) sd over members, in sd of a true step, mean over dims
+    disagreement: (
+        Float64Array  # (N,) sd over members, in sd of a true step, mean over moving dims
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +68,8 @@ class Transition:
         x_all, y_all = _table(trajectories)
         train, held = hold_out_episodes(trajectories, HELD_OUT, seed=seed, key=KIND)
         rows = steps_of(trajectories, train)
-        inputs, outputs = Standardizer.fit(x_all[rows]), Standardizer.fit(y_all[rows])
+        inputs = Standardizer.fit(x_all[rows])
+        outputs = Standardizer.fit(y_all[rows], constant=0.0)  # goals stay what they are
         x = torch.from_numpy(inputs.normalize(x_all[rows]))
         y = torch.from_numpy(outputs.normalize(y_all[rows]))
         network = BatchedMLP(x.shape[1], y.shape[1], HIDDEN, seed=seed, keys=keys)
@@ -87,7 +90,8 @@ class Transition:
         x = self.inputs.normalize(np.concatenate([s, a], axis=1))
         scaled_MNO = predict(self.network, x)
         mean_NO = self.outputs.unnormalize(scaled_MNO.mean(axis=0, dtype=np.float64))
-        spread = scaled_MNO[:, :, :-1].std(axis=0, dtype=np.float64).mean(axis=1)
+        spread_NS = scaled_MNO[:, :, :-1].std(axis=0, dtype=np.float64)
+        spread = _over(spread_NS, self.outputs.std_[:-1] > 0).mean(axis=1)
         return Step(s + mean_NO[:, :-1], mean_NO[:, -1], spread)
 
     def _held_out(self, held: Trajectories) -> dict[str, float]:
@@ -95,7 +99,9 @@ class Transition:
         observation_dim = held.observation_dim
         step = self.predict(x[:, :observation_dim], x[:, observation_dim:])
         difference = step.next_states - x[:, :observation_dim] - y[:, :-1]
-        error = np.sqrt(np.square(difference / self.outputs.std_[:-1]).mean(axis=1))
+        moves = self.outputs.std_[:-1] > 0
+        unit = self.outputs.std_[:-1][moves]
+        error = np.sqrt(np.square(_over(difference, moves) / unit).mean(axis=1))
         reward_error = step.rewards - y[:, -1]
         return {
             "held_out_step_error_median": float(np.median(error)),
@@ -129,6 +135,11 @@ class Transition:
                 Standardizer.from_tensors(tensors, "outputs"),
                 config["metrics"],
             )
+
+
+def _over(rows: Float64Array, moves: BoolArray) -> Float64Array:
+    """The dimensions that steps change; what stays has no unit to measure errors in."""
+    return rows if moves.all() else np.ascontiguousarray(rows[:, moves])
 
 
 def _table(trajectories: Trajectories) -> tuple[FloatArray, FloatArray]:
