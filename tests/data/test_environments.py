@@ -1,8 +1,21 @@
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from types import ModuleType
+
+import gymnasium
 import pytest
 
-from tskd_ray.data.environments import environment_spec, reference_scores
+from tskd_ray.data.environments import (
+    check_available,
+    check_declared,
+    environment_spec,
+    make_environment,
+    reference_scores,
+    register,
+)
+from tskd_ray.data.trajectories import EnvironmentSpec
 from tskd_ray.errors import DataError
 
 
@@ -53,3 +66,81 @@ def test_reference_scores_by_environment() -> None:
     )
     assert reference_scores("gymnasium_robotics:FrankaKitchen-v1") == (0.0, 4.0)
     assert reference_scores("CartPole-v1") is None
+
+
+FOUR = ["microwave", "kettle", "bottom burner", "light switch"]
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "known"),
+    [
+        ({"tasks_to_complete": FOUR}, True),
+        ({"tasks_to_complete": FOUR, "remove_task_when_completed": True}, True),
+        ({"tasks_to_complete": FOUR, "remove_task_when_completed": False}, False),
+        ({"tasks_to_complete": FOUR[:3]}, False),
+        ({}, False),
+    ],
+)
+def test_the_kitchens_scores_are_of_four_tasks_that_pay_once(
+    kwargs: dict[str, object], known: bool
+) -> None:
+    assert reference_scores("FrankaKitchen-v1", kwargs) == ((0.0, 4.0) if known else None)
+
+
+def imports(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Modules that registering imports; the plug-in's registers one environment."""
+    seen: list[str] = []
+
+    def load(name: str) -> ModuleType:
+        seen.append(name)
+        sys.stderr.write("a notice\n")
+        gymnasium.register("FrankaKitchen-v97", entry_point="nowhere:Kitchen")
+        return ModuleType(name)
+
+    monkeypatch.setattr("tskd_ray.data.environments.import_module", load)
+    monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
+    monkeypatch.setattr(gymnasium, "registry", gymnasium.envs.registration.registry)
+    return seen
+
+
+def test_a_known_package_is_imported_once_for_its_environments_alone(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    seen = imports(monkeypatch)
+    for other in ("Hopper-v5", "Kitchen-v1", "os:FrankaKitchen-v97", "FrankaKitchen-v97; x"):
+        register(other)
+    assert not seen
+    register("FrankaKitchen-v97")
+    register("FrankaKitchen-v97")
+    assert seen == ["gymnasium_robotics"]
+    assert not capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "ask", [environment_spec, lambda i: make_environment(EnvironmentSpec(id=i))]
+)
+def test_a_known_package_that_is_missing_is_named(
+    ask: Callable[[str], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(name: str) -> ModuleType:
+        raise ModuleNotFoundError(f"No module named {name!r}")
+
+    monkeypatch.setattr("tskd_ray.data.environments.import_module", load)
+    with pytest.raises(DataError, match=r"pip install 'tskd-ray\[robotics\]'") as caught:
+        ask("FetchReach-v98")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_environment_that_does_not_work_here_is_told_before_it_is_needed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    imports(monkeypatch)
+    check_available(EnvironmentSpec(id="NoSuch-v0"))  # Gymnasium's are not made
+    with pytest.raises(DataError, match=r"fails: No module named 'nowhere'.*\[robotics\]"):
+        check_available(EnvironmentSpec(id="FrankaKitchen-v97"))
+
+
+def test_a_dataset_may_name_a_known_packages_environment_and_no_module() -> None:
+    check_declared("FrankaKitchen-v1", "data")
+    with pytest.raises(DataError, match="imports nothing"):
+        check_declared("gymnasium_robotics:FrankaKitchen-v1", "data")

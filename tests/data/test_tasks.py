@@ -11,6 +11,7 @@ import pytest
 from tskd_ray.config.load import load_config
 from tskd_ray.data.columnar import write_parquet
 from tskd_ray.data.d4rl import write_d4rl
+from tskd_ray.data.environments import reference_scores
 from tskd_ray.data.load import load_trajectories
 from tskd_ray.data.tasks import find_tasks
 from tskd_ray.data.trajectories import EnvironmentSpec, Trajectories
@@ -63,6 +64,18 @@ def test_walkers_of_d4rl_stand_on_the_older_file() -> None:
     config = load_config("small", task.overrides)
     assert config.data.environment == "Walker2d-v5"
     assert config.data.environment_kwargs == {"xml_file": "walker2d.xml"}
+
+
+@pytest.mark.parametrize("source", ["folder", "k.hdf5", "D4RL/kitchen/mixed-v2"])
+def test_kitchens_are_scored_by_the_rules_of_d4rl_whatever_the_data_say(source: str) -> None:
+    (task,) = find_tasks([f"kitchen-mixed={source}"], [], Path("mixes"))
+    data = load_config("paper-kitchen", task.overrides).data
+    assert (data.source, data.environment) == (source, "FrankaKitchen-v1")
+    subtasks = ["microwave", "kettle", "bottom burner", "light switch"]
+    assert data.environment_kwargs == {"tasks_to_complete": subtasks}
+    assert reference_scores("FrankaKitchen-v1", data.environment_kwargs) == (0.0, 4.0)
+    (partial,) = find_tasks([f"kitchen-partial={source}"], [], Path("mixes"))
+    assert "slide cabinet" in partial.environment_kwargs["tasks_to_complete"]
 
 
 def test_without_a_place_there_is_the_built_in_data() -> None:

@@ -203,7 +203,7 @@ def _scored(run: RunRecord, returns: Any) -> tuple[str | float, str | float]:
     if not isinstance(scale, list | tuple) or len(scale) != 2:
         scale = None
     if scale is None and run.environment is not None:
-        scale = reference_scores(run.environment)
+        scale = reference_scores(run.environment, run.environment_kwargs)
     mean = float(returns.mean())
     if scale is None:
         return round(mean, 1), ""

@@ -107,7 +107,7 @@ def describe(
     """Statistics of trajectories, ready for JSON; `normalized_score` is of the mean return."""
     spec = trajectories.environment
     if scores is None and spec is not None:
-        scores = reference_scores(spec.id)
+        scores = reference_scores(spec.id, spec.kwargs)
     terminated, truncated = trajectories.terminated, trajectories.truncated
     returns = _summary(trajectories.returns)
     score = None

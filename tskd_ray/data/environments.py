@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import re
 import warnings
 from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import cache
+from importlib import import_module
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +22,59 @@ from tskd_ray.errors import DataError, reason
 if TYPE_CHECKING:
     import gymnasium
 
+_PLUGINS = (
+    # Package, extra of tskd-ray that installs it, ids that it registers.
+    (
+        "gymnasium_robotics",
+        "robotics",
+        re.compile(
+            r"(Fetch(Slide|PickAndPlace|Reach|Push)|Hand(Reach|Manipulate)|AdroitHand"
+            r"|FrankaKitchen|PointMaze_|AntMaze_)\w*-v\d+"
+        ),
+    ),
+)
+"""Packages whose environments are registered when one is asked for: a dataset may name these,
+since which module an id imports is said here and not by the dataset."""
+
+
+def register(environment_id: str) -> None:
+    """Register the environments of the known package that `environment_id` is one of.
+
+    What is registered already, and ids of other packages, are left alone.
+
+    Raises:
+        DataError: If the package is not installed.
+    """
+    import gymnasium
+
+    plugin = _plugin(environment_id)
+    if plugin is None or environment_id in gymnasium.registry:
+        return
+    package, extra = plugin
+    try:
+        # Its notices to those who import it would be lines of ours in every worker.
+        with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            module = import_module(package)
+            gymnasium.register_envs(module)
+    except ModuleNotFoundError as error:
+        raise DataError(
+            f"{environment_id} is an environment of {package}. It cannot be imported: "
+            f"{reason(error)} pip install 'tskd-ray[{extra}]'."
+        ) from error
+
+
+def check_available(environment: EnvironmentSpec) -> None:
+    """Make an environment of a known package once, before hours of work that need it.
+
+    Gymnasium's own are there; a package may be missing, or not fit the MuJoCo installed.
+
+    Raises:
+        DataError: If it cannot be made.
+    """
+    if _plugin(environment.id) is not None:
+        make_environment(environment).close()
+
 
 def environment_spec(
     environment_id: str, kwargs: Mapping[str, Any] | None = None
@@ -25,7 +82,8 @@ def environment_spec(
     """Describe a Gymnasium environment by making it once (about a second for MuJoCo's).
 
     Args:
-        environment_id: As `gymnasium.make` takes it; `module:Id` imports the module first.
+        environment_id: As `gymnasium.make` takes it; `module:Id` imports the module first,
+            ids of Gymnasium-Robotics need none.
         kwargs: Keyword arguments of the environment, part of a dataset's identity: Walker2d-v5
             has other physics than v2-v4 unless `xml_file="walker2d.xml"`.
 
@@ -36,6 +94,7 @@ def environment_spec(
     import gymnasium
 
     kwargs = dict(kwargs or {})
+    register(environment_id)
     try:
         with warnings.catch_warnings():
             # That a newer version exists is no news: the dataset chose this one.
@@ -57,7 +116,7 @@ def environment_spec(
         arguments = f" with {str(kwargs)[:200]}" if kwargs else ""
         raise DataError(
             f"The environment must be makeable here. {environment_id[:200]!r}{arguments} is "
-            f"not: {reason(error)} Install what it needs or correct its keyword arguments."
+            f"not: {reason(error)} {_remedy(environment_id)} or correct its keyword arguments."
         ) from error
     if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
         raise DataError(
@@ -94,28 +153,64 @@ def make_environment(environment: EnvironmentSpec) -> gymnasium.Env[Any, Any]:
     """Make the Gymnasium environment.
 
     Raises:
-        DataError: If Gymnasium does not know it or refuses its keyword arguments.
+        DataError: If Gymnasium does not know it or refuses its keyword arguments, or it is of
+            a known package that is not installed.
     """
     import gymnasium
 
+    register(environment.id)
     try:
         # The passive checker looks at every step and doubles the cost of a cheap one.
         return gymnasium.make(environment.id, disable_env_checker=True, **environment.kwargs)
     except Exception as error:  # an environment raises what it likes at arguments of others
         raise DataError(
             f"The environment must be one that Gymnasium can make. {environment.id!r} with "
-            f"{dict(environment.kwargs)} fails: {reason(error)} Correct data.environment."
+            f"{dict(environment.kwargs)} fails: {reason(error)} {_remedy(environment.id)} or "
+            "correct data.environment."
         ) from error
 
 
-def reference_scores(environment_id: str) -> tuple[float, float] | None:
+def reference_scores(
+    environment_id: str, kwargs: Mapping[str, Any] | None = None
+) -> tuple[float, float] | None:
     """Returns of D4RL's (random, expert) policies, or None if the table lacks the environment.
 
     Source: D4RL's published scores, by environment instead of by dataset; see the table's
     `source`. Any version of an environment has the scores of its D4RL version.
+
+    Args:
+        environment_id: Of Gymnasium, with its `module:` or without.
+        kwargs: Keyword arguments of the environment, if known: D4RL's Kitchen has four tasks
+            and pays for each once. Minari's datasets of it name an environment that pays for
+            all finished tasks at every step, where the expert's 4 means nothing.
     """
-    scores = _table().get(environment_id.rsplit(":", maxsplit=1)[-1])
+    name = environment_id.rsplit(":", maxsplit=1)[-1]
+    if name.startswith("FrankaKitchen-") and kwargs is not None and not _d4rl_kitchen(kwargs):
+        return None
+    scores = _table().get(name)
     return None if scores is None else (float(scores[0]), float(scores[1]))
+
+
+def _d4rl_kitchen(kwargs: Mapping[str, Any]) -> bool:
+    tasks = kwargs.get("tasks_to_complete", ())  # by default all seven
+    once = kwargs.get("remove_task_when_completed", True)
+    return bool(once) and isinstance(tasks, list | tuple) and len(set(map(str, tasks))) == 4
+
+
+def _plugin(environment_id: str) -> tuple[str, str] | None:
+    """Package and extra that an id belongs to."""
+    for package, extra, ids in _PLUGINS:
+        if ids.fullmatch(environment_id.removeprefix(f"{package}:")):
+            return package, extra
+    return None
+
+
+def _remedy(environment_id: str) -> str:
+    """How to get what the environment needs; no full stop."""
+    plugin = _plugin(environment_id)
+    if plugin is None:
+        return "Install what it needs"
+    return f"Install what it needs (pip install 'tskd-ray[{plugin[1]}]')"
 
 
 @cache

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tskd_ray.data.environments import reference_scores
+from tskd_ray.data.environments import reference_scores, register
 from tskd_ray.data.hostile import check_tree, json_file, reading
 from tskd_ray.data.observations import flatten_observations
 from tskd_ray.data.trajectories import EnvironmentSpec, Origin, Trajectories
@@ -127,7 +127,7 @@ def write_minari(
         )
     environment = trajectories.environment
     if scores is None and environment is not None:
-        scores = reference_scores(environment.id)
+        scores = reference_scores(environment.id, environment.kwargs)
     metadata: dict[str, Any] = {
         "dataset_id": dataset_id,
         "minari_version": minari.__version__,
@@ -334,8 +334,9 @@ def _env_spec(environment: EnvironmentSpec) -> EnvSpec:
 
     limit = environment.max_episode_steps
     try:
+        register(environment.id)
         registered = gymnasium.spec(environment.id)
-    except (gymnasium.error.Error, ModuleNotFoundError):
+    except (gymnasium.error.Error, ModuleNotFoundError, DataError):
         registered = None
     if registered is None or not isinstance(registered.entry_point, str):
         return EnvSpec(environment.id, kwargs=dict(environment.kwargs), max_episode_steps=limit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,8 +32,7 @@ class TaskData:
         if self.environment is not None:
             found.append(f"data.environment={self.environment}")
         if self.environment_kwargs:
-            inner = ", ".join(f"{k}: {v}" for k, v in self.environment_kwargs.items())
-            found.append(f"data.environment_kwargs={{{inner}}}")
+            found.append(f"data.environment_kwargs={json.dumps(dict(self.environment_kwargs))}")
         return found
 
 
@@ -41,7 +41,16 @@ _ENVIRONMENTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "hopper": ("Hopper-v5", {}),
     # v5's own file differs in friction from that of v2 to v4, which D4RL recorded with.
     "walker2d": ("Walker2d-v5", {"xml_file": "walker2d.xml"}),
-    "kitchen": ("FrankaKitchen-v1", {}),
+    # D4RL's own rules, whatever the data say: each of a task's four subtasks pays once.
+    # Minari's datasets name an environment that pays for all finished ones at every step.
+    "kitchen-mixed": (
+        "FrankaKitchen-v1",
+        {"tasks_to_complete": ["microwave", "kettle", "bottom burner", "light switch"]},
+    ),
+    "kitchen-partial": (
+        "FrankaKitchen-v1",
+        {"tasks_to_complete": ["microwave", "kettle", "light switch", "slide cabinet"]},
+    ),
 }
 _LEVELS = ("medium-expert", "medium", "medium-replay")
 TASKS = (
@@ -143,9 +152,10 @@ def _made(folder: Path) -> Path:
 
 def _task(name: str, source: str) -> TaskData:
     # D4RL's files do not name their environment; all other formats do.
-    if not source.endswith((".hdf5", ".h5")):
+    if name not in _ENVIRONMENTS and not source.endswith((".hdf5", ".h5")):
         return TaskData(name=name, source=source, environment=None)
-    environment, kwargs = _ENVIRONMENTS[name.partition("-")[0]]
+    robot = name.partition("-")[0]
+    environment, kwargs = _ENVIRONMENTS.get(name) or _ENVIRONMENTS[robot]
     return TaskData(
         name=name, source=source, environment=environment, environment_kwargs=kwargs
     )

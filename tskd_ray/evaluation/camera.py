@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from tskd_ray.data.environments import register
 from tskd_ray.types import FloatArray
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ def _with_camera(name: str, kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
     """The environment, small and plain where it has MuJoCo's renderer."""
     import gymnasium as gym
 
+    register(name)
     options: dict[str, Any] = {
         **kwargs,
         "render_mode": "rgb_array",

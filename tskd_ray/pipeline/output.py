@@ -85,6 +85,7 @@ def write_run(
             stages=tuple(costs),
             compute=_compute(config),
             wall_seconds=round(wall_seconds, 3),
+            environment_kwargs=recorded.environment.kwargs if recorded.environment else None,
         ),
         metrics=metrics,
         plots=build_plots(folders),

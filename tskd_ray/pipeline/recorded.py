@@ -8,6 +8,7 @@ import numpy as np
 
 from tskd_ray.config.schema import Config
 from tskd_ray.data.arrays import save_arrays
+from tskd_ray.data.environments import check_available
 from tskd_ray.data.load import load_trajectories
 from tskd_ray.data.returns import return_labels, return_scale
 from tskd_ray.data.trajectories import Trajectories
@@ -30,6 +31,9 @@ def load_recorded(config: Config) -> Trajectories:
         environment_kwargs=data.environment_kwargs or None,
     )
     check_recorded(config, recorded)
+    acts = config.evaluate.episodes or config.generate.rollout == "environment"
+    if acts and recorded.environment is not None:
+        check_available(recorded.environment)
     return recorded
 
 

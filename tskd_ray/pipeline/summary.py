@@ -65,7 +65,7 @@ def reference(config: Config, recorded: Trajectories) -> tuple[float, float] | N
         return config.data.reference_scores
     if recorded.environment is None:
         return None
-    return reference_scores(recorded.environment.id)
+    return reference_scores(recorded.environment.id, recorded.environment.kwargs)
 
 
 def build_metrics(config: Config, folders: Folders, warnings: list[str]) -> Metrics:

@@ -54,6 +54,7 @@ class RunRecord:
     stages: tuple[StageCost, ...] = ()
     compute: str = ""  # e.g. "local, 2 CPUs" or "Ray, 3 workers"
     wall_seconds: float = 0.0  # of this command, by the clock
+    environment_kwargs: Mapping[str, Any] | None = None  # of older versions' runs unknown
 
 
 @dataclass(frozen=True, kw_only=True)

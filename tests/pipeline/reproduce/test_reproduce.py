@@ -153,6 +153,7 @@ def test_augmented_data_are_told_by_origin(storage: Path) -> None:
 def test_a_task_has_the_preset_that_was_found_for_it() -> None:
     assert fitting_preset("small", "walker2d-medium") == "small-walker2d"
     assert fitting_preset("small", "hopper-medium") == "small"
+    assert fitting_preset("paper", "kitchen-mixed") == "paper-kitchen"
     assert fitting_preset("mine.yaml", "walker2d-medium") == "mine.yaml"
 
 

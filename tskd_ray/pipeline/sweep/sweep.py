@@ -279,6 +279,7 @@ def _record(
         objectives=tuple((o.metric, _WORDS[o.direction]) for o in sweep.settings.objective),
         rollout=base.generate.rollout if base.generate.trajectories else "none",
         environment=None if environment is None else environment.id,
+        environment_kwargs=None if environment is None else environment.kwargs,
         base=base.model_dump(mode="json"),
         space={
             key: json.loads(domain.model_dump_json(exclude_none=True, exclude_defaults=True))

@@ -75,6 +75,7 @@ class SweepRecord:
     objectives: tuple[tuple[str, Direction], ...]  # metric, direction; the first ranks
     rollout: str  # where generated states came from (D8)
     environment: str | None = None  # Gymnasium id
+    environment_kwargs: Mapping[str, Any] | None = None  # of older versions' sweeps unknown
     base: Mapping[str, Any] = field(default_factory=dict[str, Any])  # all settings, as JSON
     space: Mapping[str, Any] = field(default_factory=dict[str, Any])  # as it was written
     trials: tuple[TrialRow, ...] = ()

@@ -60,7 +60,9 @@ def is_normalized(record: SweepRecord) -> bool:
 
     if record.base.get("data", {}).get("reference_scores") is not None:
         return True
-    return record.environment is not None and reference_scores(record.environment) is not None
+    if record.environment is None:
+        return False
+    return reference_scores(record.environment, record.environment_kwargs) is not None
 
 
 def ranked(record: SweepRecord, metric: Metric) -> list[TrialRow]:
