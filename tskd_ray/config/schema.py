@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tskd_ray.entry_points import choice
+
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -186,10 +188,12 @@ class StitchConfig(Section):
     action: Literal["inverse", "vae"] | None = None
     """Who acts in a hop: the inverse dynamics, or a conditional VAE. Default: the method's,
     inverse for tskd, vae for mbts."""
-    reward: Literal["ddr2", "mlp", "wgan", "simulator"] | None = None
+    reward: Annotated[str, choice("reward_models")] | None = None
     """Who prices a hop: DDR-II from (s, s'), an MLP or a Wasserstein GAN from (s, a, s').
     Default: the method's, ddr2 for tskd, wgan for mbts. simulator: the true reward of (s, a),
-    to see what wrong rewards cost; that touches the environment."""
+    to see what wrong rewards cost; that touches the environment. Or an extension's name."""
+    reward_settings: dict[str, Any] = {}
+    """Of an extension."""
     radius: Positive | RadiusConfig = 1.0
     metric: Literal["raw", "standardized"] = "raw"
     acceptance: Annotated[float, Field(ge=0)] = 0.1
@@ -226,7 +230,7 @@ class StitchConfig(Section):
         return self.action or ("vae" if self.method == "mbts" else "inverse")
 
     @property
-    def reward_model(self) -> Literal["ddr2", "mlp", "wgan", "simulator"]:
+    def reward_model(self) -> str:
         """`reward`, or the method's own."""
         return self.reward or ("wgan" if self.method == "mbts" else "ddr2")
 
@@ -252,6 +256,10 @@ class StitchConfig(Section):
 class SelectConfig(Section):
     """Which trajectories of D_K the student learns from."""
 
+    by: Annotated[str, choice("selectors")] = "return"
+    """Their return, or the name of an extension, to which only `minimum_episodes` applies."""
+    settings: dict[str, Any] = {}
+    """Of an extension."""
     slack: Annotated[float, Field(ge=0)] | Annotated[str, Field(pattern=r"^\d+(\.\d+)?%$")] = (
         "20%"
     )

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tskd_ray.data.environments import check_declared, environment_spec
+from tskd_ray.data.extensions import DatasetFormat
+from tskd_ray.data.hostile import reading
 from tskd_ray.data.trajectories import EnvironmentSpec, Trajectories
 from tskd_ray.data.validate import validate
+from tskd_ray.entry_points import installed, load, nearest
 from tskd_ray.errors import DataError
 
 BUILTIN = ("hopper-medium-replay",)
@@ -29,7 +32,8 @@ def load_trajectories(
 
     Args:
         source: `builtin:NAME`, a D4RL `.hdf5` file, a Minari folder or id (an id that is not on
-            this machine is downloaded by Minari's own client), a Parquet file or folder.
+            this machine is downloaded by Minari's own client), a Parquet file or folder, or
+            `NAME:SOURCE`, which the extension NAME reads.
         environment: Gymnasium id; default: what the dataset says, which may be nothing.
         environment_kwargs: Keyword arguments of `environment`, or of the dataset's own.
 
@@ -56,7 +60,16 @@ def load_trajectories(
 def _read(source: str, environment: EnvironmentSpec | None) -> Trajectories:
     if source.startswith(_PREFIX):
         return _read_builtin(source.removeprefix(_PREFIX))
+    name, colon, rest = source.partition(":")
+    formats = installed("formats") if colon else []
+    if name in formats:
+        return _read_extension(name, rest)
     path, kind = _look(source)
+    if kind == "neither" and (near := nearest(name, formats)):
+        raise DataError(
+            f"A dataset NAME:SOURCE is read by an extension, {', '.join(formats)}. Got "
+            f"{source[:200]!r}{near}. Correct the name."
+        )
     if kind == "folder":
         return _read_folder(path, environment)
     if kind == "file":
@@ -102,6 +115,15 @@ def _read_folder(path: Path, environment: EnvironmentSpec | None) -> Trajectorie
         "A dataset folder holds a Minari dataset (data/metadata.json) or Parquet shards "
         f"(*.parquet). {path} holds {', '.join(held) or 'nothing'}. Name another folder."
     )
+
+
+def _read_extension(name: str, source: str) -> Trajectories:
+    read = load("formats", name, DatasetFormat, {}).read
+    with reading(f"A dataset {name}:SOURCE is read by that extension.", source, "Correct it."):
+        trajectories = read(source)
+        if not isinstance(trajectories, Trajectories):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"the extension returned {type(trajectories).__name__}")
+    return trajectories
 
 
 def _read_builtin(name: str) -> Trajectories:

@@ -17,6 +17,12 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from tskd_ray.config.schema import DIFFUSER_SETTINGS, Config
+from tskd_ray.data.extensions import (
+    check_settings,
+    identity,
+    reward_extension,
+    selector_extension,
+)
 from tskd_ray.errors import ConfigError
 from tskd_ray.pipeline.manifest import ArtifactKey, artifact_key
 
@@ -34,6 +40,7 @@ VERSIONS = {
     "action-vae": "1",
     "reward-mlp": "1",
     "reward-wgan": "1",
+    "reward-extension": "1",
     "generate": "2",
     "value": "3",
     "hops": "2",
@@ -93,7 +100,11 @@ def build_graph(
         data_key: Of the recorded data.
         extras: What to measure besides, names of `EXTRAS`: in addition to the run's own nodes,
             which keep their keys.
+
+    Raises:
+        ConfigError: If an extension is not there or refuses its settings.
     """
+    check_settings(config)
     graph = Graph(config, data_key)
     _add_teacher(graph, config)
     for name in BASELINES:
@@ -139,8 +150,8 @@ def _add_teacher(graph: Graph, config: Config) -> None:
         _add_model(graph, config, "inverse-dynamics")
     if config.stitch.epochs:
         _add_model(graph, config, ACTION_MODELS[config.stitch.action_model])
-        if config.stitch.reward_model != "simulator":
-            _add_model(graph, config, REWARD_MODELS[config.stitch.reward_model])
+        for name in _priced_by(config):
+            _add_model(graph, config, name)
         ensemble = ("members", "best_members", "dynamics")
         graph.add("dynamics", "teacher", _fields(config.stitch, *ensemble))
 
@@ -158,7 +169,18 @@ def _add_model(graph: Graph, config: Config, name: str) -> None:
         "reward-mlp": config.stitch.reward_fit,
         "reward-wgan": config.stitch.reward_fit,
     }
+    extension = reward_extension(config.stitch)
+    if extension is not None:
+        settings["reward-extension"] = identity(
+            config.stitch.reward_model, extension, config.stitch.reward_settings
+        )
     graph.add(name, "teacher", settings[name])
+
+
+def _priced_by(config: Config) -> tuple[str, ...]:
+    """The node whose model prices hops, if one does."""
+    reward = config.stitch.reward_model
+    return () if reward == "simulator" else (REWARD_MODELS.get(reward, "reward-extension"),)
 
 
 def _add_students(
@@ -191,8 +213,7 @@ def _add_epoch(graph: Graph, config: Config, k: int, previous: str) -> str:
         walks["reward_sampler"] = config.teacher.reward_sampler
     if reward == "simulator":
         walks["reward"] = reward
-    prices = () if reward == "simulator" else (REWARD_MODELS[reward],)
-    inputs = (*joined, f"hops-{k}", action, *prices)
+    inputs = (*joined, f"hops-{k}", action, *_priced_by(config))
     graph.add(f"stitch-{k}", "stitch", walks, inputs, "stitch")
     return f"stitch-{k}"
 
@@ -211,7 +232,14 @@ def _generated_names(config: Config, k: int) -> tuple[str, ...]:
 
 def _select(config: Config) -> dict[str, Any]:
     """Without what is left out, so that older artifacts keep their keys."""
-    return config.select.model_dump(exclude_none=True)
+    select = config.select
+    extension = selector_extension(select)
+    if extension is None:
+        return select.model_dump(exclude_none=True, exclude={"by", "settings"})
+    return {
+        **identity(select.by, extension, select.settings),
+        "minimum_episodes": select.minimum_episodes,
+    }
 
 
 def _fields(section: BaseModel, *names: str) -> dict[str, Any]:

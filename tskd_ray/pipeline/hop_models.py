@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
+
 from tskd_ray.config.schema import Config
+from tskd_ray.data.extensions import require_shape, reward_extension
 from tskd_ray.data.trajectories import EnvironmentSpec
 from tskd_ray.errors import DataError
+from tskd_ray.models.checkpoint import open_model
 from tskd_ray.pipeline.cost import Meter
 from tskd_ray.pipeline.graph import ACTION_MODELS, REWARD_MODELS
 from tskd_ray.progress import Progress, silent
 from tskd_ray.types import Float32Array, FloatArray
+
+REWARD_EXTENSION = "reward_extension"
+"""Kind of the checkpoint."""
 
 PairModel = Callable[[FloatArray, FloatArray], FloatArray]
 """Of n states and next states."""
@@ -50,7 +57,10 @@ def reward_model(
         return lambda states, next_states: price_hops(
             ddr2=folder, config=config, states=states, next_states=next_states
         )[0]
-    rewards = load_rewards(name, folders)
+    if name in REWARD_MODELS:
+        rewards = load_rewards(name, folders)
+    else:
+        rewards = _extension_rewards(name, folders["reward-extension"], config)
     return lambda states, next_states: rewards(states, action(states, next_states), next_states)
 
 
@@ -81,6 +91,22 @@ def load_rewards(
 
     kind = RewardMLP if name == "mlp" else RewardWGAN
     return kind.load(folders[REWARD_MODELS[name]]).predict
+
+
+def _extension_rewards(
+    name: str, folder: Path, config: Config
+) -> Callable[[FloatArray, FloatArray, FloatArray], FloatArray]:
+    extension = reward_extension(config.stitch)
+    assert extension is not None, "none of ours has this name"
+    with open_model(folder, REWARD_EXTENSION) as (tensors, _):
+        fitted = {key: value.numpy() for key, value in tensors.items()}
+
+    def rewards(s: FloatArray, a: FloatArray, s2: FloatArray) -> FloatArray:
+        found = np.asarray(extension.predict(fitted, s, a, s2))
+        require_shape(name, found, (len(s),))
+        return found
+
+    return rewards
 
 
 def price_hops(

@@ -19,7 +19,12 @@ from tskd_ray.config.schema import Config, FitConfig
 from tskd_ray.data.arrays import load_arrays, save_arrays
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.pipeline.diffusers import train_diffuser
-from tskd_ray.pipeline.hop_models import action_model, reward_model, true_rewards
+from tskd_ray.pipeline.hop_models import (
+    REWARD_EXTENSION,
+    action_model,
+    reward_model,
+    true_rewards,
+)
 from tskd_ray.pipeline.reward_errors import measure_reward_errors
 from tskd_ray.progress import Progress, silent
 
@@ -139,6 +144,17 @@ def train_reward_wgan(work: Work) -> None:
     from tskd_ray.models.reward_wgan import RewardWGAN
 
     _train_small(work, RewardWGAN, settings=work.config.stitch.reward_fit)
+
+
+def fit_reward_extension(work: Work) -> None:
+    """Rewards of (s, a, s') by an extension."""
+    from tskd_ray.data.extensions import reward_extension
+    from tskd_ray.models.checkpoint import save_model
+
+    extension = reward_extension(work.config.stitch)
+    assert extension is not None, "or there were no such stage"
+    fitted = extension.fit(work.joined(), work.config.seed)
+    save_model(work.out, fitted, {"kind": REWARD_EXTENSION})
 
 
 def fit_value(work: Work) -> None:
@@ -338,6 +354,7 @@ TASKS: dict[str, Callable[[Work], None]] = {
     "action-vae": train_action_vae,
     "reward-mlp": train_reward_mlp,
     "reward-wgan": train_reward_wgan,
+    "reward-extension": fit_reward_extension,
     "value": fit_value,
     "stitch": stitch,
     "select": select_trajectories,

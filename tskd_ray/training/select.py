@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from tskd_ray.config.schema import SelectConfig
+from tskd_ray.data.extensions import Selector, selector_extension
 from tskd_ray.data.trajectories import Origin, Trajectories
-from tskd_ray.errors import DataError
+from tskd_ray.errors import DataError, StageError
 from tskd_ray.types import BoolArray, Float64Array, IntArray
 
 HISTOGRAM_BINS = 8
@@ -32,14 +34,17 @@ def select(trajectories: Trajectories, settings: SelectConfig | None = None) -> 
     Over all episodes, or for each origin.
 
     A threshold over mixed origins can discard one of them whole, so survivors are counted by
-    origin and an origin without any is a warning. NaN returns are never kept.
+    origin and an origin without any is a warning. NaN returns are never kept. An extension
+    (`select.by`) keeps what it likes, and has no thresholds.
 
     Args:
         trajectories: With origins by episode.
         settings: Slack δ, its scope and how many must survive; default: `SelectConfig()`.
 
     Raises:
+        ConfigError: If an extension is not there or refuses its settings.
         DataError: If fewer than `settings.minimum_episodes` survive; shows the returns.
+        StageError: If an extension returns what are no episodes.
     """
     settings = settings or SelectConfig()
     returns = trajectories.returns
@@ -48,6 +53,9 @@ def select(trajectories: Trajectories, settings: SelectConfig | None = None) -> 
         for origin in Origin
         if (trajectories.episode_origin == origin).any()
     }
+    extension = selector_extension(settings)
+    if extension is not None:
+        return _by_extension(extension, trajectories, groups, settings)
     everything = {"global": np.ones(len(returns), dtype=np.bool_)}
     thresholds = {
         name: _threshold(returns[members], settings)
@@ -57,7 +65,6 @@ def select(trajectories: Trajectories, settings: SelectConfig | None = None) -> 
     for name, members in groups.items():
         threshold = thresholds["global" if settings.scope == "global" else name]
         kept |= members & (returns >= threshold)  # False for NaN
-    survivors = {name: (int((kept & m).sum()), int(m.sum())) for name, m in groups.items()}
     setting = "select.slack" if settings.best is None else "select.best"
     if kept.sum() < settings.minimum_episodes:
         limits = ", ".join(f"{name} {value:.6g}" for name, value in thresholds.items())
@@ -68,9 +75,48 @@ def select(trajectories: Trajectories, settings: SelectConfig | None = None) -> 
             f"the threshold ({limits}). Raise {setting} or lower select.minimum_episodes. "
             f"Returns:\n{histogram(returns)}"
         )
+    return _counted(
+        kept, groups, thresholds, f"Raise {setting}, or use select.scope: per_origin."
+    )
+
+
+def _by_extension(
+    extension: Selector,
+    trajectories: Trajectories,
+    groups: Mapping[str, BoolArray],
+    settings: SelectConfig,
+) -> Selection:
+    numbers = np.asarray(extension.select(trajectories))
+    episodes = trajectories.n_episodes
+    if (
+        numbers.ndim != 1
+        or not np.issubdtype(numbers.dtype, np.integer)
+        or not ((numbers >= 0) & (numbers < episodes)).all()
+    ):
+        raise StageError(
+            f"A selector must return numbers of episodes, integers from 0 to {episodes - 1}. "
+            f"{settings.by} returned {numbers.dtype} {numbers.shape}. Mend its package."
+        )
+    kept = np.zeros(episodes, dtype=np.bool_)
+    kept[numbers] = True
+    if kept.sum() < settings.minimum_episodes:
+        raise DataError(
+            f"Selection must keep at least {settings.minimum_episodes} episodes. {settings.by} "
+            f"keeps {int(kept.sum())} of {episodes}. Change select.settings or lower "
+            "select.minimum_episodes."
+        )
+    return _counted(kept, groups, {}, "Change select.settings.")
+
+
+def _counted(
+    kept: BoolArray,
+    groups: Mapping[str, BoolArray],
+    thresholds: dict[str, float],
+    remedy: str,
+) -> Selection:
+    survivors = {name: (int((kept & m).sum()), int(m.sum())) for name, m in groups.items()}
     warnings = tuple(
-        f"Selection kept none of the {total} {name} episodes. Raise {setting}, or use "
-        "select.scope: per_origin."
+        f"Selection kept none of the {total} {name} episodes. {remedy}"
         for name, (count, total) in survivors.items()
         if not count
     )
