@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -26,6 +27,13 @@ IMPOSSIBLE = ExperimentRow(
     changes=lambda base: ("select.slack=0", "select.minimum_episodes=1000000"),
     target="scores-filtered",
 )
+SMALL = Experiment(
+    name="table1",
+    title="Table 1",
+    kind="scores",
+    rows=(BC, IMPOSSIBLE, TSKD, PLANNER),
+    about="",
+)
 TASK = "hopper-medium-replay"
 
 
@@ -36,14 +44,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = Experiment(
-        name="table1",
-        title="Table 1",
-        kind="scores",
-        rows=(BC, IMPOSSIBLE, TSKD, PLANNER),
-        about="",
-    )
-    monkeypatch.setitem(experiments.EXPERIMENTS, "table1", small)
+    monkeypatch.setitem(experiments.EXPERIMENTS, "table1", SMALL)
 
 
 def request(storage: Path, *names: str, **more: object) -> Request:
@@ -57,14 +58,7 @@ def request(storage: Path, *names: str, **more: object) -> Request:
 @pytest.fixture(scope="module")
 def table(storage: Path) -> Reproduced:
     with pytest.MonkeyPatch.context() as patch:
-        small = Experiment(
-            name="table1",
-            title="Table 1",
-            kind="scores",
-            rows=(BC, IMPOSSIBLE, TSKD, PLANNER),
-            about="",
-        )
-        patch.setitem(experiments.EXPERIMENTS, "table1", small)
+        patch.setitem(experiments.EXPERIMENTS, "table1", SMALL)
         (found,) = reproduce(request(storage, "table1"))
     return found
 
@@ -118,11 +112,18 @@ def test_a_budget_ends_between_cells_and_the_next_command_goes_on(
     storage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter([0.0, 1.0, 2.0, 61.0, 99.0])
-    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
-    (some,) = reproduce(request(storage, "table1", budget=1.0))
-    assert [cell.row for cell in some.results.cells] == ["bc", "impossible"]
-    assert some.results.left == 2
-    assert "**Incomplete**: 2 of 4 cells" in (some.folder / "results.md").read_text()
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    # The students are others than before; the teacher, which plans, is there.
+    others = {"overrides": ("distill.first_seed=7",)}
+    (some,) = reproduce(request(storage, "table1", budget=1.0, **others))
+    assert [cell.row for cell in some.results.cells] == ["bc", "impossible", "ddr-planner"]
+    assert some.results.left == 1
+    assert "**Incomplete**: 3 of 4 cells" in (some.folder / "results.md").read_text()
+    monkeypatch.undo()
+    monkeypatch.setitem(experiments.EXPERIMENTS, "table1", SMALL)
+    (whole,) = reproduce(request(storage, "table1", **others))
+    assert [cell.row for cell in whole.results.cells] == [row.id for row in SMALL.rows]
+    assert whole.results.left == 0
 
 
 def test_the_first_seed_of_everything_comes_first(storage: Path) -> None:

@@ -84,11 +84,16 @@ def fitting_preset(preset: str, task: str) -> str:
     return next((name for name in names if name in preset_names()), preset)
 
 
-def do_cell(cell: PlannedCell, console: Console) -> Cell:
+def do_cell(cell: PlannedCell, console: Console, *, begin: bool = True) -> Cell | None:
     """Do what the cell's row needs and is not done yet; then what it says.
 
     A row that the task's data do not allow, such as a selection that keeps too few episodes,
     is a cell with the reason.
+
+    Args:
+        cell: Which.
+        console: Whom to tell.
+        begin: False: do nothing, and return None if anything is left to do.
 
     Raises:
         StageError: If a stage fails; again resumes.
@@ -98,6 +103,8 @@ def do_cell(cell: PlannedCell, console: Console) -> Cell:
         runner = Runner(cell.config, console, cell.row.extras)
         nodes = needed(runner.graph, [cell.row.target])
         runner.check(nodes)
+        if not begin and runner.missing(nodes):
+            return None
         runner.complete(nodes)
     except InputError as error:
         return replace(told, failure=str(error).splitlines()[0])

@@ -39,7 +39,7 @@ class Request:
     seeds: int = 1
     """Run seeds: each its own teacher, resets and students."""
     budget: float | None = None
-    """Minutes after which no further cell is begun."""
+    """Minutes after which nothing new is begun; what is finished is still told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,10 +84,13 @@ def reproduce(request: Request, *, console: Console | None = None) -> list[Repro
             folder = root / experiment.name
             done: list[Cell] = []
             for number, cell in enumerate(cells, start=1):
-                if until is not None and time.monotonic() >= until:
-                    break
-                _tell(console, experiment, cell, number, len(cells))
-                done.append(do_cell(cell, console))
+                begin = until is None or time.monotonic() < until
+                if begin:
+                    _tell(console, experiment, cell, number, len(cells))
+                told = do_cell(cell, console, begin=begin)
+                if told is None:
+                    continue
+                done.append(told)
                 results = _results(experiment, cells, done, base, request)
                 write_results(results, folder)  # at once: a kill leaves what is known
             results = _results(experiment, cells, done, base, request)
