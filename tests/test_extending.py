@@ -27,8 +27,10 @@ from tskd_ray.data.load import load_trajectories
 from tskd_ray.data.trajectories import Origin
 from tskd_ray.entry_points import BUILT_IN
 from tskd_ray.errors import ConfigError, DataError, StageError
+from tskd_ray.models.checkpoint import save_model
 from tskd_ray.models.inverse_dynamics import InverseDynamics
 from tskd_ray.pipeline.graph import build_graph, needed
+from tskd_ray.pipeline.hop_models import REWARD_EXTENSION, reward_model
 from tskd_ray.pipeline.manifest import artifact_key
 from tskd_ray.pipeline.run import RunResult
 from tskd_ray.pipeline.runner import Runner
@@ -270,6 +272,18 @@ def test_what_a_selector_returns_is_checked(
     install(PARTS.replace(returned, answer), ENTRY_POINTS)
     with pytest.raises(error, match=message):
         select(load_trajectories(tiny_data()), SelectConfig(by="long"))
+
+
+def test_rewards_of_another_shape_are_refused(install: Install, tmp_path: Path) -> None:
+    install(PARTS.replace('@ fitted["weights"]', '@ fitted["weights"][:, None]'), ENTRY_POINTS)
+    save_model(tmp_path, {"weights": np.ones(5)}, {"kind": REWARD_EXTENSION})
+    config = with_settings(tiny_config(tmp_path), stitch=SETTINGS["stitch"])
+    rewards = reward_model(
+        "linear", {"reward-extension": tmp_path}, config, lambda s, s2: np.zeros((len(s), 0))
+    )
+    states = np.ones((3, 2))
+    with pytest.raises(StageError, match=r"linear must return an array of shape \(3,\)\. Got"):
+        rewards(states, states)
 
 
 def test_no_extension_takes_a_name_of_ours(install: Install) -> None:
