@@ -84,7 +84,17 @@ def test_a_preset_may_be_laid_over_another_one(tmp_path: Path) -> None:
     generate = small.generate.model_copy(update={"replan_every": 1})
     fit = small.distill.fit.model_copy(update={"steps": 12000})
     distill = small.distill.model_copy(update={"fit": fit})
-    changed = {"generate": generate, "distill": distill, "name": walker.name}
+    steps = {"inverse_dynamics": 20_000, "transition": 30_000}
+    fits = {
+        name: getattr(small.teacher, name).model_copy(update={"steps": count})
+        for name, count in steps.items()
+    }
+    changed = {
+        "teacher": small.teacher.model_copy(update=fits),
+        "generate": generate,
+        "distill": distill,
+        "name": walker.name,
+    }
     assert walker == small.model_copy(update=changed)
     mine = load_text(tmp_path, "preset: small-walker2d\nstitch: {epochs: 7}")
     assert (mine.generate.replan_every, mine.stitch.epochs) == (1, 7)
