@@ -6,6 +6,7 @@ from types import ModuleType
 
 import gymnasium
 import pytest
+from gymnasium.envs import registration
 
 from tskd_ray.data.environments import (
     check_available,
@@ -98,8 +99,9 @@ def imports(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return ModuleType(name)
 
     monkeypatch.setattr("tskd_ray.data.environments.import_module", load)
-    monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
-    monkeypatch.setattr(gymnasium, "registry", gymnasium.envs.registration.registry)
+    registry = dict(gymnasium.registry)
+    monkeypatch.setattr(registration, "registry", registry)
+    monkeypatch.setattr(gymnasium, "registry", registry)
     return seen
 
 

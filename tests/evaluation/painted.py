@@ -46,4 +46,5 @@ class Painted(gym.Env[Any, Any]):
         return np.array([self.count / 10], dtype=np.float32)
 
 
-gym.register("Painted-v0", entry_point=Painted)
+_make: Any = Painted
+gym.register("Painted-v0", entry_point=_make)

@@ -10,6 +10,7 @@ import pytest
 from tskd_ray.data.load import load_trajectories
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.evaluation.quality import coverage, quality
+from tskd_ray.types import BoolArray
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +63,12 @@ def test_coverage_is_the_share_of_recorded_states_that_have_one_near(
     sd = states.std(axis=0, dtype=np.float64)
     scaled = states / sd
 
-    def nearest(row: int, others: np.ndarray) -> float:
+    def nearest(row: int, others: BoolArray) -> float:
         return float(np.sqrt(((scaled[others] - scaled[row]) ** 2).sum(axis=1).min()))
 
-    everyone = np.arange(len(states))
-    near = np.quantile([nearest(i, everyone[everyone != i]) for i in everyone], 0.9)
-    share = np.mean([nearest(i, everyone[first]) <= near for i in everyone])
+    rows = np.arange(len(states))
+    near = np.quantile([nearest(i, rows != i) for i in range(len(states))], 0.9)
+    share = np.mean([nearest(i, first) <= near for i in range(len(states))])
     assert half == pytest.approx(share, abs=0.05)  # it looks at a sample
     assert 0.4 < half < 0.95
 
