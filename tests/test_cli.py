@@ -203,8 +203,9 @@ def test_config_prints_what_run_would_use(
         ),
         (
             ["run", "nothere.yaml"],
-            "tskd: The configuration must be a YAML file or a preset (paper, quickstart, "
-            "small). Got 'nothere.yaml', which does not exist. Check the path.\n",
+            "tskd: The configuration must be a YAML file or a preset (paper, paper-kitchen, "
+            "quickstart, small, small-walker2d). Got 'nothere.yaml', which does not exist. "
+            "Check the path.\n",
         ),
         (
             ["run", "--quiet", "--json"],
