@@ -45,8 +45,8 @@ def test_pool_takes_what_is_asked_or_what_there_is() -> None:
 
 
 def test_where_nodes_are_started_for_workers_that_wait_some_do() -> None:
-    assert pool_size(ComputeConfig(), NODES, gpu=False, grows=True) == 26
-    assert pool_size(ComputeConfig(), [Node(0, 0)], gpu=False, grows=True) == 1
+    assert pool_size(ComputeConfig(), NODES, gpu=False, grows=True) == 13
+    assert pool_size(ComputeConfig(), [Node(0, 0)], gpu=False, grows=True) == 0
     assert pool_size(ComputeConfig(workers=3), [Node(0, 0)], gpu=False, grows=True) == 3
     assert pool_size(ComputeConfig(workers=30), NODES, gpu=False, grows=True) == 30
 

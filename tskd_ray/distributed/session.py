@@ -127,12 +127,11 @@ def pool_size(
         compute: How many, and what each holds.
         nodes: Those there are.
         gpu: Whether each holds its share of a GPU.
-        grows: More nodes come where workers wait for them: then as many as are configured, or
-            twice as many as there is room for.
+        grows: More nodes come where workers wait for them: then as many as are configured.
     """
     slots = worker_slots(compute, nodes, gpu=gpu)
     if grows:
-        return compute.workers or max(1, 2 * slots)
+        return compute.workers or slots
     return min(compute.workers, slots) if compute.workers else slots
 
 
