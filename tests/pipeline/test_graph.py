@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.tiny import tiny_config
 from tskd_ray.config.schema import Config
+from tskd_ray.errors import ConfigError
 from tskd_ray.pipeline import graph
 from tskd_ray.pipeline.graph import TEACHER, Graph, build_graph, needed
 from tskd_ray.pipeline.manifest import ArtifactKey, artifact_key
@@ -143,6 +144,23 @@ def test_v_is_fitted_on_the_recorded_data_alone_if_asked(tmp_path: Path) -> None
     assert alone["value-1"].inputs == alone["value-2"].inputs == ("data",)
     assert alone["value-1"].key == alone["value-2"].key
     assert alone["hops-2"].inputs == ("stitch-1", "generate-2", "value-2", "dynamics")
+
+
+@pytest.mark.parametrize(
+    ("extra", "section", "field"),
+    [
+        ("planner", "generate", "trajectories"),
+        ("planning", "generate", "trajectories"),
+        ("origins", "stitch", "epochs"),
+    ],
+)
+def test_an_extra_that_has_nothing_to_look_at_says_so(
+    tmp_path: Path, extra: str, section: str, field: str
+) -> None:
+    config = tiny_config(tmp_path)
+    without = getattr(config, section).model_copy(update={field: 0})
+    with pytest.raises(ConfigError, match=rf"Got {section}\.{field}=0\. Set it to 1 or more"):
+        build_graph(config.model_copy(update={section: without}), DATA, (extra,))
 
 
 def test_extras_are_added_to_a_run_whose_own_nodes_keep_their_keys(

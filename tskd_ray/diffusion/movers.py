@@ -141,26 +141,23 @@ class EnvironmentMover:
         planned: Float32Array,
         planned_rewards: Float32Array,
     ) -> Moved:
-        """Step each simulator once; what it pays is not read."""
-        next_states, _, terminated = self.act(active, actions)
-        return Moved(
-            next_states=next_states,
-            rewards=planned_rewards,
-            terminated=terminated,
-            disagreement=np.zeros(len(states)),
-        )
-
-    def act(
-        self, active: IntArray, actions: Float32Array
-    ) -> tuple[Float32Array, Float64Array, BoolArray]:
-        """Step each simulator once: next states (B, S), true rewards (B,), ends (B,)."""
+        """Step each simulator once."""
         answers = [
             self.environments[int(number)].step(action)[:3]
             for number, action in zip(active, actions, strict=True)
         ]
-        states, rewards, terminated = zip(*answers, strict=True)
-        observed = np.stack([flatten_observation(state) for state in states])
-        return observed.astype(np.float32), np.array(rewards, float), np.array(terminated, bool)
+        observed, rewards, terminated = zip(*answers, strict=True)
+        next_states = np.stack([flatten_observation(state) for state in observed])
+        return Moved(
+            next_states=next_states.astype(np.float32),
+            rewards=self.paid(planned_rewards, np.array(rewards, float)),
+            terminated=np.array(terminated, bool),
+            disagreement=np.zeros(len(states)),
+        )
+
+    def paid(self, planned: Float32Array, true: Float64Array) -> FloatArray:
+        """Rewards (B,) that trajectories claim: the plan's. The true ones are not read."""
+        return planned
 
     def close(self, ended: IntArray | None = None) -> None:
         """Close the simulators of these trajectories."""

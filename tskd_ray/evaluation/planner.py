@@ -11,7 +11,7 @@ import numpy as np
 
 from tskd_ray.config.schema import GenerateConfig
 from tskd_ray.diffusion.engine import Engine
-from tskd_ray.diffusion.movers import EnvironmentMover, Moved
+from tskd_ray.diffusion.movers import EnvironmentMover
 from tskd_ray.diffusion.teacher import Teacher
 from tskd_ray.evaluation.simulate import reset_seed
 from tskd_ray.progress import Progress, silent
@@ -73,19 +73,6 @@ class _Judge(EnvironmentMover):
         """The resets of these episodes; noise is drawn by `rngs` for plans alone."""
         return np.stack([self.open(int(n), self.resets[n]) for n in joining])
 
-    def step(
-        self,
-        active: IntArray,
-        states: Float32Array,
-        actions: Float32Array,
-        planned: Float32Array,
-        planned_rewards: Float32Array,
-    ) -> Moved:
-        """One true step each, truly rewarded."""
-        next_states, rewards, terminated = self.act(active, actions)
-        return Moved(
-            next_states=next_states,
-            rewards=rewards,
-            terminated=terminated,
-            disagreement=np.zeros(len(states)),
-        )
+    def paid(self, planned: Float32Array, true: Float64Array) -> Float64Array:
+        """The true rewards."""
+        return true

@@ -310,6 +310,7 @@ def _plain(value: Any) -> Any:
 
 def _add_planner(graph: Graph, config: Config) -> None:
     """The teacher's own score in the environment."""
+    _require_teacher(config)
     planning = ("sampler", "target_return", "replan_every", "warm_steps")
     settings = {
         **_fields(config.generate, *planning),
@@ -321,11 +322,17 @@ def _add_planner(graph: Graph, config: Config) -> None:
 
 def _add_origins(graph: Graph, config: Config) -> None:
     """How true recorded, generated and stitched steps are."""
+    if not config.stitch.epochs:
+        raise ConfigError(
+            "The fidelity of each origin is that of stitched data. Got stitch.epochs=0. Set it "
+            "to 1 or more."
+        )
     graph.add("origins", "evaluate", {}, ("data", f"stitch-{config.stitch.epochs}", "select"))
 
 
 def _add_planning(graph: Graph, config: Config) -> None:
     """How long teacher and student take to decide."""
+    _require_teacher(config)
     settings = _fields(config.generate, "sampler", "target_return")
     inputs = ("data", *TEACHER, "students-tskd")
     graph.add("planning", "evaluate", settings, inputs)
@@ -334,6 +341,14 @@ def _add_planning(graph: Graph, config: Config) -> None:
 def _add_published(graph: Graph, config: Config) -> None:
     """How long the paper's network takes."""
     graph.add("planning-paper", "evaluate", {})
+
+
+def _require_teacher(config: Config) -> None:
+    if not config.generate.trajectories:
+        raise ConfigError(
+            "A teacher is trained only to generate. Got generate.trajectories=0. Set it to 1 "
+            "or more."
+        )
 
 
 def _add_reward_errors(graph: Graph, config: Config) -> None:

@@ -175,6 +175,7 @@ def test_every_row_of_every_experiment_is_a_valid_configuration(name: str) -> No
         (["table1", "--task", "hoper"], "A task is one of"),
         (["table1", "--row", "tsk"], "The rows of table1 are bc, impossible, tskd"),
         (["table1", "--seeds", "0"], "--seeds is at least 1"),
+        (["table1", "evaluate.episodes=0"], "Got evaluate.episodes=0. Set it to 1 or more"),
         (["table1", "--budget", "-1"], "more than 0 minutes"),
         (["table1", "stitch.epocs=1"], "Unknown key stitch.epocs"),
         (["table1", "--preset", "smal"], "YAML file or a preset"),

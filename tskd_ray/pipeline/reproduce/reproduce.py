@@ -70,6 +70,10 @@ def reproduce(request: Request, *, console: Console | None = None) -> list[Repro
         )
     experiments = chosen(request.experiments, request.rows)
     base = load_config(request.preset, request.overrides)
+    if not base.evaluate.episodes:
+        raise ConfigError(
+            "Experiments are about scores. Got evaluate.episodes=0. Set it to 1 or more."
+        )
     store = ArtifactStore(base.storage)
     store.check_writable()
     root = (store.storage.local or store.cache) / "reproduce"

@@ -1,0 +1,55 @@
+"""Settings of selection, distillation and evaluation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from tskd_ray.config.schema.section import Count, Section
+from tskd_ray.config.schema.teacher import FitConfig
+from tskd_ray.entry_points import choice
+
+
+class SelectConfig(Section):
+    """Which trajectories of D_K the student learns from."""
+
+    by: Annotated[str, choice("selectors")] = "return"
+    """Their return, or the name of an extension, to which only `minimum_episodes` applies."""
+    settings: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """Of an extension."""
+    slack: Annotated[float, Field(ge=0)] | Annotated[str, Field(pattern=r"^\d+(\.\d+)?%$")] = (
+        "20%"
+    )
+    """δ: keep returns of at least max − δ; a number, or a share of the return range (D20)."""
+    best: Annotated[str, Field(pattern=r"^\d+(\.\d+)?%$")] | None = None
+    """Keep that share of the episodes instead, those with the highest returns."""
+    scope: Literal["global", "per_origin"] = "global"
+    """One threshold, or one for each of recorded, generated and stitched."""
+    minimum_episodes: Count = 5
+
+
+class DistillConfig(Section):
+    """The student: behaviour cloning by a 2 x 256 MLP."""
+
+    seeds: Count = 5
+    first_seed: Annotated[int, Field(ge=0)] = 0
+    """Students are numbered from it; other numbers, other students."""
+    hidden: tuple[Count, ...] = (256, 256)
+    fit: FitConfig = FitConfig(steps=50_000, batch_size=256, learning_rate=1e-3, ema_decay=0.0)
+
+
+class EvaluateConfig(Section):
+    """Rollouts of the students in the environment; never seen by training or selection."""
+
+    episodes: Annotated[int, Field(ge=0)] = 10
+    """Per student seed; 0 leaves evaluation out."""
+    first_episode: Annotated[int, Field(ge=0)] = 0
+    """Episodes are numbered from it; other numbers, other resets."""
+    checkpoints: Count = 5
+    """Evenly spaced in training, the last one final; the best one is labelled as such."""
+    offline: bool = True
+    """Also estimate the final students' returns from the recorded data alone."""
+    film: bool = True
+    """Show an episode of the TSKD student and of plain BC in the report: some five seconds, and
+    one line instead where nothing renders off-screen."""
