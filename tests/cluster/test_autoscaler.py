@@ -95,8 +95,9 @@ places = {}
 def keep(shard, arrays):
     places[shard] = arrays["node"].tobytes()
 
-with session(ComputeConfig()):
-    run_pool(Slow, plan_shards(80, 1), ComputeConfig(), on_result=keep)
+compute = ComputeConfig(workers=2)
+with session(compute):
+    run_pool(Slow, plan_shards(80, 1), compute, on_result=keep)
 print(json.dumps([sorted(places), len(set(places.values()))]))
 """
 

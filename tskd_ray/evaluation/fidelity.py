@@ -161,7 +161,7 @@ def set_observation(simulator: gym.Env[Any, Any], observation: Float64Array) -> 
     if not hasattr(bare, "set_state") or not 0 <= hidden < positions:
         raise DataError(
             "Checking predictions needs a MuJoCo environment that observes its positions and "
-            f" velocities. {simulator.spec.id if simulator.spec else bare!r} has "
+            f"velocities. {simulator.spec.id if simulator.spec else bare!r} has "
             f"{positions} + {velocities}, observations of {len(observation)}. Leave the check "
             "out."
         )

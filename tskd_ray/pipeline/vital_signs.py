@@ -95,13 +95,13 @@ def _value_signs(folders: Folders) -> list[VitalSign]:
     for name in named(folders, "value-"):
         metrics = read_json(folders, name, "metrics") or {}
         value, truth = metrics["mean_value"], metrics["mean_monte_carlo"]
-        ratio = value / truth if truth else float("nan")
+        ratio = value / truth if truth else None  # nothing was earned anywhere
         signs.append(
             VitalSign(
                 name=f"{name}: mean V over Monte-Carlo return",
                 value=ratio,
                 threshold="0.67 to 1.5",
-                warns=not 0.67 <= ratio <= 1.5,
+                warns=ratio is not None and not 0.67 <= ratio <= 1.5,
                 meaning=f"{value:.1f} against {truth:.1f}; when far below, fit V longer",
             )
         )
