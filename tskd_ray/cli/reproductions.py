@@ -60,8 +60,8 @@ def reproduce(
 
     Rows share what they have in common, with each other and with other commands; first seeds
     come first. After a kill or at the end of the budget, the same command goes on. Results lie
-    in <storage>/reproduce/EXPERIMENT: results.md, results.json, figure.svg, figure.png. They are
-    of the rows, tasks and seeds that the last command named: to join several, name them all.
+    in <storage>/reproduce/EXPERIMENT: results.md, results.json, figure.svg, figure.png. These
+    tell of the rows, tasks and seeds that the last command named: to join several, name all.
     """
     from tskd_ray.config.load import is_override
     from tskd_ray.errors import ConfigError
