@@ -16,8 +16,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 from pydantic import TypeAdapter
 
 from tskd_ray.pipeline.artifacts import Artifact, ArtifactKey, ArtifactStore, artifact_key
-from tskd_ray.pipeline.graph import Node
 from tskd_ray.pipeline.heartbeat import Heartbeat
+from tskd_ray.pipeline.nodes import Node
 from tskd_ray.pipeline.run_files import write_plan
 from tskd_ray.report.data import ReportData, RunRecord, StageCost, save_report_data
 

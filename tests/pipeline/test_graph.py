@@ -11,8 +11,9 @@ from pipeline.tiny import tiny_config
 from tskd_ray.config.schema import Config
 from tskd_ray.errors import ConfigError
 from tskd_ray.pipeline import graph
-from tskd_ray.pipeline.graph import TEACHER, Graph, build_graph, needed
+from tskd_ray.pipeline.graph import TEACHER, build_graph, needed
 from tskd_ray.pipeline.manifest import ArtifactKey, artifact_key
+from tskd_ray.pipeline.nodes import VERSIONS, Graph
 
 DATA = artifact_key("data", code_version="1", config={}, inputs={"content": "0"}, seed=0)
 
@@ -170,7 +171,7 @@ def test_extras_are_added_to_a_run_whose_own_nodes_keep_their_keys(
         nodes.add("extra", "evaluate", {"epochs": config.stitch.epochs}, ("students-tskd",))
 
     monkeypatch.setitem(graph.EXTRAS, "extra", add)
-    monkeypatch.setitem(graph.VERSIONS, "extra", "1")
+    monkeypatch.setitem(VERSIONS, "extra", "1")
     config = tiny_config(tmp_path)
     with_extra = build_graph(config, DATA, ("extra",))
     extra = with_extra.pop("extra")

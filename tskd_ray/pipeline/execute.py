@@ -9,9 +9,9 @@ from tskd_ray.config.schema import Config
 from tskd_ray.distributed.metrics import doing
 from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore
 from tskd_ray.pipeline.cost import Meter, Rate
-from tskd_ray.pipeline.graph import DIFFUSERS, Node
 from tskd_ray.pipeline.hops import run_hops
 from tskd_ray.pipeline.measures import MEASURES
+from tskd_ray.pipeline.nodes import DIFFUSERS, Node
 from tskd_ray.pipeline.spread import fetch, run_generation
 from tskd_ray.pipeline.stages import TASKS, Work
 from tskd_ray.progress import Progress, silent

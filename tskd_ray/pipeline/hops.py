@@ -16,7 +16,7 @@ from tskd_ray.distributed.stitch import decide_hops_distributed
 from tskd_ray.models.threads import torch_threads
 from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore, artifact_key
 from tskd_ray.pipeline.cost import Meter
-from tskd_ray.pipeline.graph import VERSIONS, Node
+from tskd_ray.pipeline.nodes import VERSIONS, Node
 from tskd_ray.pipeline.snapshot import Snapshot
 from tskd_ray.pipeline.stages import Work, load_decisions
 from tskd_ray.progress import Progress

@@ -15,7 +15,7 @@ from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.errors import ConfigError
 from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore, artifact_key
 from tskd_ray.pipeline.cost import Meter
-from tskd_ray.pipeline.graph import VERSIONS
+from tskd_ray.pipeline.nodes import VERSIONS
 
 
 def load_recorded(config: Config) -> Trajectories:

@@ -11,7 +11,8 @@ from tskd_ray.console import Console
 from tskd_ray.errors import StorageError
 from tskd_ray.pipeline.artifacts import ArtifactStore
 from tskd_ray.pipeline.cost import Meter
-from tskd_ray.pipeline.graph import ROLES, TEACHER, build_graph
+from tskd_ray.pipeline.graph import TEACHER, build_graph
+from tskd_ray.pipeline.nodes import ROLES
 from tskd_ray.pipeline.output import write_run
 from tskd_ray.pipeline.recorded import data_key, load_recorded
 from tskd_ray.pipeline.runner import Runner

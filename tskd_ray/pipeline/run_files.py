@@ -14,9 +14,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tskd_ray.pipeline.graph import VERSIONS, Node
 from tskd_ray.pipeline.heartbeat import Heartbeat, heartbeat_path
 from tskd_ray.pipeline.manifest import ArtifactKey
+from tskd_ray.pipeline.nodes import VERSIONS, Node
 from tskd_ray.pipeline.storage import Storage
 from tskd_ray.report.data import RunRecord, StageCost
 from tskd_ray.report.documents import document_adapter, parse_document

@@ -14,8 +14,9 @@ from tskd_ray.distributed.shared import require_shared_storage
 from tskd_ray.distributed.tasks import Task, run_tasks
 from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore
 from tskd_ray.pipeline.execute import ON_GPU, do_node, is_spread, longest_first
-from tskd_ray.pipeline.graph import Node, build_graph
+from tskd_ray.pipeline.graph import build_graph
 from tskd_ray.pipeline.heartbeat import RunHeartbeat
+from tskd_ray.pipeline.nodes import Node
 from tskd_ray.pipeline.recorded import data_key, load_recorded, record_data
 from tskd_ray.pipeline.run_files import write_plan
 from tskd_ray.progress import Progress

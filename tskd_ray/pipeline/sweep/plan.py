@@ -11,8 +11,9 @@ from tskd_ray.config.load_sweep import Point, Sweep
 from tskd_ray.config.schema import Config
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore
-from tskd_ray.pipeline.graph import Node, build_graph
+from tskd_ray.pipeline.graph import build_graph
 from tskd_ray.pipeline.manifest import canonical_json
+from tskd_ray.pipeline.nodes import Node
 from tskd_ray.pipeline.recorded import check_recorded, data_key, load_recorded
 from tskd_ray.pipeline.references import SweepOutline
 from tskd_ray.pipeline.sweep.points import known_points

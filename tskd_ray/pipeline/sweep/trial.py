@@ -17,8 +17,9 @@ from tskd_ray.distributed.workshop import Job
 from tskd_ray.evaluation.simulate import normalized_score
 from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore
 from tskd_ray.pipeline.execute import ON_GPU, do_node, is_spread
-from tskd_ray.pipeline.graph import DIFFUSERS, Node, build_graph, needed
+from tskd_ray.pipeline.graph import build_graph, needed
 from tskd_ray.pipeline.manifest import canonical_json
+from tskd_ray.pipeline.nodes import DIFFUSERS, Node
 from tskd_ray.pipeline.sweep.widest import Search
 from tskd_ray.progress import Progress, silent
 from tskd_ray.types import Float64Array

@@ -13,8 +13,9 @@ from typing import Any
 from tskd_ray.config.load_sweep import Point, Sweep
 from tskd_ray.config.schema import Config, RadiusConfig
 from tskd_ray.pipeline.artifacts import ArtifactKey
-from tskd_ray.pipeline.graph import Node, build_graph
+from tskd_ray.pipeline.graph import build_graph
 from tskd_ray.pipeline.hops import family_of
+from tskd_ray.pipeline.nodes import Node
 
 _FIRST = "hops-1"
 """The epochs after it stitch what it left, which a radius changes."""
