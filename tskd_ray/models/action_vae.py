@@ -22,10 +22,10 @@ from tskd_ray.models.batches import (
     hold_out_episodes,
     steps_of,
 )
-from tskd_ray.models.checkpoint import open_model, save_model
 from tskd_ray.models.fit import fit
 from tskd_ray.models.hop_inputs import StepNoise, hop_rows, pair_noise, recorded_steps
 from tskd_ray.models.mlp import BatchedMLP, predict
+from tskd_ray.models.saved import SavedModel
 from tskd_ray.models.standardizer import Standardizer
 from tskd_ray.progress import Progress, silent
 from tskd_ray.types import Float32Array, FloatArray
@@ -40,12 +40,14 @@ HELD_OUT = 0.05
 
 
 @dataclass(frozen=True, eq=False)
-class ActionVAE:
+class ActionVAE(SavedModel):
     """Decoder of (s, s' − s), standardised, and a latent; tanh to the bounds of actions.
 
     A pair's latent is named by the run seed and by the pair, so its action is the same in any
     order and in any epoch. Reference: Hepburn & Montana (2022), arXiv 2211.11603.
     """
+
+    kind = KIND
 
     network: BatchedMLP
     inputs: Standardizer
@@ -117,34 +119,6 @@ class ActionVAE:
         scaled = np.tanh(predict(self.network, np.concatenate(rows, axis=1))[0])
         actions = scaled * ((self.high - self.low) / 2) + (self.low + self.high) / 2
         return np.clip(actions, self.low, self.high)
-
-    def save(self, folder: Path) -> None:
-        """Write a checkpoint folder."""
-        tensors = {
-            **self.network.tensors("network."),
-            **self.inputs.tensors("inputs"),
-            "low": self.low,
-            "high": self.high,
-        }
-        about = {"kind": KIND, "seed": self.seed, "metrics": self.metrics_}
-        save_model(folder, tensors, about)
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read a checkpoint folder.
-
-        Raises:
-            DataError: If it holds no such model.
-        """
-        with open_model(folder, KIND) as (tensors, config):
-            return cls(
-                BatchedMLP.from_tensors(tensors, "network."),
-                Standardizer.from_tensors(tensors, "inputs"),
-                tensors["low"].numpy(),
-                tensors["high"].numpy(),
-                int(config["seed"]),
-                config["metrics"],
-            )
 
 
 def _scaled(actions: FloatArray, low: Float32Array, high: Float32Array) -> Float32Array:

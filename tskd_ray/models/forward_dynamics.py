@@ -18,9 +18,9 @@ from torch.nn.functional import softplus
 from tskd_ray.config.schema import FitConfig
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.models.batches import BatchSampler, gather, hold_out_episodes, steps_of
-from tskd_ray.models.checkpoint import open_model, save_model
 from tskd_ray.models.fit import fit
 from tskd_ray.models.mlp import BatchedMLP, predict
+from tskd_ray.models.saved import SavedModel
 from tskd_ray.models.standardizer import Standardizer
 from tskd_ray.progress import Progress, silent
 from tskd_ray.types import Float64Array, FloatArray
@@ -40,8 +40,10 @@ class Gaussian(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class ForwardDynamics:
+class ForwardDynamics(SavedModel):
     """The members of highest held-out likelihood, each predicting the standardised s' − s."""
+
+    kind = KIND
 
     network: BatchedMLP
     state: Standardizer
@@ -111,30 +113,6 @@ class ForwardDynamics:
     def log_density(self, s: FloatArray, s2: FloatArray) -> Float64Array:
         """Log-densities log p_m(s2 | s), (M, N), for rows (N, S) in raw units (D13)."""
         return gaussian_log_density(self.gaussian(s), s2)
-
-    def save(self, folder: Path) -> None:
-        """Write a checkpoint folder."""
-        tensors = {
-            **self.network.tensors("network."),
-            **self.state.tensors("state"),
-            **self.step.tensors("step"),
-        }
-        save_model(folder, tensors, {"kind": KIND, "metrics": self.metrics_})
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read a checkpoint folder.
-
-        Raises:
-            DataError: If it holds no forward dynamics.
-        """
-        with open_model(folder, KIND) as (tensors, config):
-            return cls(
-                BatchedMLP.from_tensors(tensors, "network."),
-                Standardizer.from_tensors(tensors, "state"),
-                Standardizer.from_tensors(tensors, "step"),
-                config["metrics"],
-            )
 
 
 def gaussian_log_density(gaussian: Gaussian, x: FloatArray) -> Float64Array:

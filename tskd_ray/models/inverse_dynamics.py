@@ -22,9 +22,9 @@ from tskd_ray.models.batches import (
     hold_out_episodes,
     steps_of,
 )
-from tskd_ray.models.checkpoint import open_model, save_model
 from tskd_ray.models.fit import fit
 from tskd_ray.models.mlp import BatchedMLP, predict
+from tskd_ray.models.saved import SavedModel
 from tskd_ray.models.standardizer import Standardizer
 from tskd_ray.progress import Progress, silent
 from tskd_ray.types import Float32Array, FloatArray
@@ -35,8 +35,10 @@ HELD_OUT = 0.05
 
 
 @dataclass(frozen=True, eq=False)
-class InverseDynamics:
+class InverseDynamics(SavedModel):
     """MLP 2 x 512 on (s, s' − s), each standardised: a raw s' hides the small difference."""
+
+    kind = KIND
 
     network: BatchedMLP
     state: Standardizer
@@ -96,34 +98,6 @@ class InverseDynamics:
 
     def _scaled(self, inputs: Float32Array) -> Float32Array:
         return np.clip(predict(self.network, inputs)[0], -1.0, 1.0)
-
-    def save(self, folder: Path) -> None:
-        """Write a checkpoint folder."""
-        tensors = {
-            **self.network.tensors("network."),
-            **self.state.tensors("state"),
-            **self.step.tensors("step"),
-            "low": self.low,
-            "high": self.high,
-        }
-        save_model(folder, tensors, {"kind": KIND, "metrics": self.metrics_})
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read a checkpoint folder.
-
-        Raises:
-            DataError: If it holds no inverse dynamics.
-        """
-        with open_model(folder, KIND) as (tensors, config):
-            return cls(
-                BatchedMLP.from_tensors(tensors, "network."),
-                Standardizer.from_tensors(tensors, "state"),
-                Standardizer.from_tensors(tensors, "step"),
-                tensors["low"].numpy(),
-                tensors["high"].numpy(),
-                config["metrics"],
-            )
 
 
 def _centre(low: Float32Array, high: Float32Array) -> tuple[Float32Array, Float32Array]:

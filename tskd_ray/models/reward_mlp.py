@@ -16,10 +16,10 @@ from torch import Tensor
 from tskd_ray.config.schema import FitConfig
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.models.batches import BatchSampler, gather, hold_out_episodes, steps_of
-from tskd_ray.models.checkpoint import open_model, save_model
 from tskd_ray.models.fit import fit
 from tskd_ray.models.hop_inputs import hop_rows, recorded_steps
 from tskd_ray.models.mlp import BatchedMLP, predict
+from tskd_ray.models.saved import SavedModel
 from tskd_ray.models.standardizer import Standardizer
 from tskd_ray.progress import Progress, silent
 from tskd_ray.types import Float64Array, FloatArray
@@ -32,8 +32,10 @@ SPLIT = "rewards"
 
 
 @dataclass(frozen=True, eq=False)
-class RewardMLP:
+class RewardMLP(SavedModel):
     """MLP 2 x 256 on (s, s' − s, a), all standardised, as is the reward it is fitted to."""
+
+    kind = KIND
 
     network: BatchedMLP
     inputs: Standardizer
@@ -82,30 +84,6 @@ class RewardMLP:
     def _of_rows(self, rows: FloatArray) -> Float64Array:
         scaled = predict(self.network, self.inputs.normalize(rows))[0]
         return self.rewards.unnormalize(scaled)[:, 0]
-
-    def save(self, folder: Path) -> None:
-        """Write a checkpoint folder."""
-        tensors = {
-            **self.network.tensors("network."),
-            **self.inputs.tensors("inputs"),
-            **self.rewards.tensors("rewards"),
-        }
-        save_model(folder, tensors, {"kind": KIND, "metrics": self.metrics_})
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read a checkpoint folder.
-
-        Raises:
-            DataError: If it holds no such model.
-        """
-        with open_model(folder, KIND) as (tensors, config):
-            return cls(
-                BatchedMLP.from_tensors(tensors, "network."),
-                Standardizer.from_tensors(tensors, "inputs"),
-                Standardizer.from_tensors(tensors, "rewards"),
-                config["metrics"],
-            )
 
 
 def reward_errors(found: FloatArray, true: FloatArray) -> dict[str, float]:

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from tskd_ray.config.schema import FitConfig
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.models.batches import BatchSampler, gather, hold_out_episodes, steps_of
-from tskd_ray.models.checkpoint import open_model, save_model
 from tskd_ray.models.fit import fit
 from tskd_ray.models.hop_inputs import StepNoise, hop_rows, pair_noise, recorded_steps
 from tskd_ray.models.mlp import BatchedMLP, batched_forward, predict
 from tskd_ray.models.reward_mlp import HELD_OUT, SPLIT, reward_errors
+from tskd_ray.models.saved import SavedModel
 from tskd_ray.models.standardizer import Standardizer
 from tskd_ray.progress import Progress, silent
 from tskd_ray.types import Float64Array, FloatArray
@@ -33,12 +33,14 @@ PENALTY = 10.0
 
 
 @dataclass(frozen=True, eq=False)
-class RewardWGAN:
+class RewardWGAN(SavedModel):
     """Generator 2 x 256 of (s, s' − s, a) and two standard normal numbers, all standardised.
 
     A pair's two numbers are named by the run seed and by the pair, so its reward is the same in
     any order and in any epoch.
     """
+
+    kind = KIND
 
     network: BatchedMLP
     inputs: Standardizer
@@ -99,32 +101,6 @@ class RewardWGAN:
         rows = self.inputs.normalize(hop_rows(s, s2, a))
         scaled = predict(self.network, np.concatenate([rows, noise], axis=1))[0]
         return self.rewards.unnormalize(scaled)[:, 0]
-
-    def save(self, folder: Path) -> None:
-        """Write a checkpoint folder."""
-        tensors = {
-            **self.network.tensors("network."),
-            **self.inputs.tensors("inputs"),
-            **self.rewards.tensors("rewards"),
-        }
-        about = {"kind": KIND, "seed": self.seed, "metrics": self.metrics_}
-        save_model(folder, tensors, about)
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read a checkpoint folder.
-
-        Raises:
-            DataError: If it holds no such model.
-        """
-        with open_model(folder, KIND) as (tensors, config):
-            return cls(
-                BatchedMLP.from_tensors(tensors, "network."),
-                Standardizer.from_tensors(tensors, "inputs"),
-                Standardizer.from_tensors(tensors, "rewards"),
-                int(config["seed"]),
-                config["metrics"],
-            )
 
 
 def _critic_loss(

@@ -16,9 +16,9 @@ from torch import Tensor
 from tskd_ray.config.schema import FitConfig
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.models.batches import BatchSampler, gather, hold_out_episodes, steps_of
-from tskd_ray.models.checkpoint import open_model, save_model
 from tskd_ray.models.fit import fit
 from tskd_ray.models.mlp import BatchedMLP, predict
+from tskd_ray.models.saved import SavedModel
 from tskd_ray.models.standardizer import Standardizer
 from tskd_ray.progress import Progress, silent
 from tskd_ray.types import BoolArray, Float64Array, FloatArray
@@ -40,8 +40,10 @@ class Step(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Transition:
+class Transition(SavedModel):
     """Ensemble of deterministic MLPs that predict the standardised (s' − s, r) of (s, a)."""
+
+    kind = KIND
 
     network: BatchedMLP
     inputs: Standardizer
@@ -111,30 +113,6 @@ class Transition:
             "held_out_disagreement_median": float(np.median(step.disagreement)),
             "held_out_disagreement_p99": float(np.quantile(step.disagreement, 0.99)),
         }
-
-    def save(self, folder: Path) -> None:
-        """Write a checkpoint folder."""
-        tensors = {
-            **self.network.tensors("network."),
-            **self.inputs.tensors("inputs"),
-            **self.outputs.tensors("outputs"),
-        }
-        save_model(folder, tensors, {"kind": KIND, "metrics": self.metrics_})
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read a checkpoint folder.
-
-        Raises:
-            DataError: If it holds no transition ensemble.
-        """
-        with open_model(folder, KIND) as (tensors, config):
-            return cls(
-                BatchedMLP.from_tensors(tensors, "network."),
-                Standardizer.from_tensors(tensors, "inputs"),
-                Standardizer.from_tensors(tensors, "outputs"),
-                config["metrics"],
-            )
 
 
 def _over(rows: Float64Array, moves: BoolArray) -> Float64Array:

@@ -17,9 +17,9 @@ from tskd_ray.config.schema import FitConfig
 from tskd_ray.data.returns import returns_to_go
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.models.batches import BatchSampler, gather
-from tskd_ray.models.checkpoint import open_model, save_model
 from tskd_ray.models.fit import fit
 from tskd_ray.models.mlp import BatchedMLP, batched_forward, predict
+from tskd_ray.models.saved import SavedModel
 from tskd_ray.models.standardizer import Standardizer
 from tskd_ray.progress import Progress, silent
 from tskd_ray.types import Float64Array, FloatArray
@@ -35,8 +35,10 @@ longer than these networks are trained (measured: mean V 50 against 150–190)."
 
 
 @dataclass(frozen=True, eq=False)
-class TwinValue:
+class TwinValue(SavedModel):
     """Two value networks on standardised states, in units of a learned scale."""
+
+    kind = KIND
 
     network: BatchedMLP
     state: Standardizer
@@ -117,30 +119,6 @@ class TwinValue:
             "rmse_monte_carlo": float(np.sqrt(np.square(value - returns).mean())),
             "correlation": covariance / spread if spread > 0 else 0.0,
         }
-
-    def save(self, folder: Path) -> None:
-        """Write a checkpoint folder."""
-        tensors = {
-            **self.network.tensors("network."),
-            **self.state.tensors("state"),
-            **self.output.tensors("output"),
-        }
-        save_model(folder, tensors, {"kind": KIND, "metrics": self.metrics_})
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read a checkpoint folder.
-
-        Raises:
-            DataError: If it holds no value functions.
-        """
-        with open_model(folder, KIND) as (tensors, config):
-            return cls(
-                BatchedMLP.from_tensors(tensors, "network."),
-                Standardizer.from_tensors(tensors, "state"),
-                Standardizer.from_tensors(tensors, "output"),
-                config["metrics"],
-            )
 
 
 def monte_carlo_returns(trajectories: Trajectories, discount: float) -> Float64Array:
