@@ -7,6 +7,7 @@ of its settings as keyword arguments. `version` is part of the keys of its resul
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any, Protocol, runtime_checkable
 
 from tskd_ray.config.schema import Config, SelectConfig, StitchConfig
@@ -17,6 +18,10 @@ from tskd_ray.types import FloatArray, IntArray
 
 Fitted = Mapping[str, FloatArray]
 """What was learned, as named arrays: kept as safetensors, never as pickle."""
+
+_TORCHRL = ("tensordict", "torchrl")
+PACKAGES = {"td3bc": _TORCHRL, "iql": _TORCHRL}
+"""Beyond our own dependencies, by `distill.method`: the extra `students`."""
 
 
 @runtime_checkable
@@ -87,6 +92,20 @@ def selector_extension(select: SelectConfig) -> Selector | None:
     return load("selectors", select.by, Selector, select.settings)
 
 
+def require_packages(method: str) -> None:
+    """Refuse a method of students whose packages are not installed.
+
+    Raises:
+        ConfigError: Then.
+    """
+    missing = [name for name in PACKAGES.get(method, ()) if find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"distill.method={method} needs TorchRL, on each machine. This one lacks "
+            f"{' and '.join(missing)}. Run: pip install 'tskd-ray[students]'"
+        )
+
+
 def identity(
     name: str, extension: RewardModel | Selector, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -111,8 +130,9 @@ def check_settings(config: Config) -> None:
     """Refuse settings that would go to an extension where there is none.
 
     Raises:
-        ConfigError: Then, and as `entry_points.load`.
+        ConfigError: Then, if a package is not installed, and as `entry_points.load`.
     """
+    require_packages(config.distill.method)
     stitch, select = config.stitch, config.select
     price = f"stitch.reward {stitch.reward_model}"
     for chosen, extension, where, settings in (

@@ -6,8 +6,9 @@ import json
 import math
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -41,7 +42,8 @@ def fit(
         module: Its parameters are trained. Its buffers belong to the training state: a loss may
             keep in them what must survive a kill, such as a target network.
         loss: Must not depend on anything but the step and the parameters, so that a resumed
-            training ends with the same bytes as an undisturbed one.
+            training ends with the same bytes as an undisturbed one. What it does not touch in
+            a step stays as it is, moments included.
         settings: Steps, rate, schedule and averaging.
         resume: Folder for the training state (weights, average, Adam's moments); what is there
             is continued. None: nothing is kept. With ranks the first one keeps it.
@@ -68,10 +70,12 @@ def fit(
     saved = time.monotonic()
     for step in range(first, settings.steps):
         value = loss(step)
-        gradients = list(torch.autograd.grad(value, parameters))
-        value = value.detach()
-        if ranks is not None:
-            *gradients, value = ranks.sum([*gradients, value])
+        if ranks is None:
+            gradients = torch.autograd.grad(value, parameters, allow_unused=True)
+            value = value.detach()
+        else:
+            gradients = torch.autograd.grad(value, parameters)
+            *gradients, value = ranks.sum([*gradients, value.detach()])
         state.update(gradients, learning_rate(settings, step), settings.ema_decay)
         total += value
         since += 1
@@ -116,18 +120,23 @@ class _State:
         self.average = [p.detach().clone() for p in parameters]
         self._means = [torch.zeros_like(p) for p in parameters]
         self._squares = [torch.zeros_like(p) for p in parameters]
-        self._steps = [torch.zeros((), device=p.device) for p in parameters]
+        self._updates = [torch.zeros((), device=p.device) for p in parameters]
 
     @torch.no_grad()
-    def update(self, gradients: list[Tensor], rate: float, decay: float) -> None:
-        """One step of Adam and of the average."""
+    def update(self, gradients: Sequence[Tensor | None], rate: float, decay: float) -> None:
+        """One step of Adam, for the parameters that have a gradient, and of the average."""
+        touched = [number for number, one in enumerate(gradients) if one is not None]
+
+        def of(tensors: Sequence[Any]) -> list[Tensor]:
+            return [tensors[number] for number in touched]
+
         adam(
-            self.parameters,
-            gradients,
-            self._means,
-            self._squares,
+            of(self.parameters),
+            of(gradients),
+            of(self._means),
+            of(self._squares),
             [],
-            self._steps,
+            of(self._updates),
             fused=True,
             amsgrad=False,
             beta1=0.9,
@@ -155,10 +164,13 @@ class _State:
 
         with safe_open(folder / "state.safetensors", framework="pt") as handle:
             header = handle.metadata()
+            step = int(header["step"])
+            older = "updates.0" not in set(handle.keys())  # every parameter had one per step
             for name, part in self._named():
-                part.copy_(handle.get_tensor(name))
-        step = int(header["step"])
-        self._continue_from(step)
+                if older and name.startswith("updates."):
+                    part.fill_(step)
+                else:
+                    part.copy_(handle.get_tensor(name))
         return step, [(int(at), float(value)) for at, value in json.loads(header["curve"])]
 
     @torch.no_grad()
@@ -166,12 +178,7 @@ class _State:
         """Go on from the state of the first of all processes; its step."""
         at = torch.tensor(step, device=self.parameters[0].device)
         ranks.take_first([at, *(part for _, part in self._named())])
-        self._continue_from(int(at))
         return int(at)
-
-    def _continue_from(self, step: int) -> None:
-        for counter in self._steps:
-            counter.fill_(step)
 
     def _named(self) -> Iterator[tuple[str, Tensor]]:
         groups = {
@@ -179,6 +186,7 @@ class _State:
             "average": self.average,
             "mean": self._means,
             "square": self._squares,
+            "updates": self._updates,
             "buffer": self.buffers,
         }
         for name, tensors in groups.items():

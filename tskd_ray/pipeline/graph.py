@@ -137,11 +137,20 @@ def _add_students(
     graph: Graph, config: Config, name: str, data: str, extra: Mapping[str, Any]
 ) -> None:
     settings = {
-        "distill": config.distill,
+        "distill": _distill(config),
         "checkpoints": config.evaluate.checkpoints,
         **extra,
     }
     graph.add(f"students-{name}", "distill", settings, (data,), "students")
+
+
+def _distill(config: Config) -> dict[str, Any]:
+    """The method and its settings; of cloning neither: older artifacts keep their keys."""
+    distill = config.distill
+    plain = distill.model_dump(mode="json", include={"seeds", "first_seed", "hidden", "fit"})
+    if distill.method != "bc":
+        plain["method"] = {distill.method: getattr(distill, distill.method).model_dump()}
+    return plain
 
 
 def _add_epoch(graph: Graph, config: Config, k: int, previous: str) -> str:

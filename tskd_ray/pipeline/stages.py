@@ -254,7 +254,8 @@ def train_students(work: Work) -> None:
         progress=work.progress,
     )["student"]
     seeds = work.config.distill.seeds
-    _count_flops(work, students.final[0].network, work.config.distill.fit, seeds)
+    if work.config.distill.method == "bc":
+        _count_flops(work, students.final[0].network, work.config.distill.fit, seeds)
     for step, policies in zip(students.steps, students.policies, strict=True):
         for number, policy in enumerate(policies):
             policy.save(work.out / f"step-{step}" / f"seed-{number}")

@@ -1,6 +1,6 @@
-"""Distillation: many students cloned at once, as one batched network (docs/algorithm.md).
+"""Distillation: many students trained at once, by one of several methods (docs/algorithm.md).
 
-M students (dataset x seed) · B batch · S observation dim · A action dim · C checkpoints
+M students (dataset x seed) · C checkpoints
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from torch import Tensor, nn
 from tskd_ray.config.schema import DistillConfig
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.errors import DataError
-from tskd_ray.models.batches import BatchSampler, action_bounds, gather
+from tskd_ray.models.batches import action_bounds
 from tskd_ray.models.fit import fit
-from tskd_ray.models.mlp import BatchedMLP, MemberKey
-from tskd_ray.models.policy import Policy, students_forward
+from tskd_ray.models.mlp import MemberKey
+from tskd_ray.models.policy import Policy
 from tskd_ray.models.standardizer import Standardizer
 from tskd_ray.progress import Progress, silent
+from tskd_ray.training.cloning import Cloning, Learner, Lessons
+from tskd_ray.training.offline_rl import OfflineLearner
 from tskd_ray.types import Float32Array
 
 
@@ -47,7 +49,7 @@ def distill(
     resume: Path | None = None,
     progress: Progress = silent,
 ) -> dict[str, Students]:
-    """Clone the behaviour of each dataset into `settings.seeds` students.
+    """Train `settings.seeds` students on each dataset, by `settings.method`.
 
     Every student has the same architecture, steps and batch size, whatever the size of its
     dataset, and depends only on its dataset, its name and its seed: not on who trains beside it
@@ -55,8 +57,8 @@ def distill(
 
     Args:
         datasets: By name; the name is part of a student's random stream.
-        settings: Seeds, widths and optimisation; default: `DistillConfig()`. `ema_decay` is for
-            the final policies and not for the earlier checkpoints.
+        settings: Method, seeds, widths and optimisation; default: `DistillConfig()`.
+            `ema_decay` is for the final policies and not for the earlier checkpoints.
         seed: The run's seed.
         checkpoints: C, evenly spaced, the last one final.
         resume: Folder for the training state.
@@ -67,61 +69,46 @@ def distill(
 
     Raises:
         DataError: If there are no datasets, or they differ in widths or action bounds.
+        ConfigError: If the method needs a package that is not installed.
     """
     settings = settings or DistillConfig()
     low, high = _common_bounds(datasets)
-    scale = [Standardizer.fit(trajectories.observations) for trajectories in datasets.values()]
-    tables = [
-        _table(trajectories, standardizer, low, high)
-        for trajectories, standardizer in zip(datasets.values(), scale, strict=True)
-    ]
-    sizes = [len(table) for table in tables]
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     numbers = range(settings.first_seed, settings.first_seed + settings.seeds)
     keys: list[MemberKey] = [
         ("student", name, number) for name in datasets for number in numbers
     ]
-    observation_dim = len(scale[0].mean_)
-    network = BatchedMLP(observation_dim, len(low), settings.hidden, seed=seed, keys=keys)
-    batches = BatchSampler(
-        np.repeat(starts, settings.seeds).tolist(),
-        np.repeat(sizes, settings.seeds).tolist(),
-        settings.fit.batch_size,
-        seed=seed,
-        keys=keys,
-    )
-    table = torch.from_numpy(np.concatenate(tables))
+    lessons = [
+        Lessons(one, Standardizer.fit(one.observations), low, high) for one in datasets.values()
+    ]
+    learn = Cloning if settings.method == "bc" else OfflineLearner
+    learner = learn(lessons, settings, seed, keys)
     steps = checkpoint_steps(settings.fit.steps, checkpoints)
-    training = _Training(network, len(steps) - 1)
+    training = _Training(learner, len(steps) - 1)
 
     def loss(step: int) -> Tensor:
         if step in steps:
             training.keep(steps.index(step))
-        rows = gather(table, batches(step))
-        actions = students_forward(network, rows[..., :observation_dim])
-        # Summed over students: each sees the gradient that it would see alone.
-        return (actions - rows[..., observation_dim:]).square().mean((1, 2)).sum()
+        return learner.loss(step)
 
     fit(training, loss, settings.fit, resume=resume, progress=progress)
-    networks = [training.kept(index) for index in range(len(steps) - 1)] + [network]
+    snapshots = [training.kept(index) for index in range(len(steps) - 1)] + [learner.weights()]
+    members = {key: member for member, key in enumerate(keys)}
     return {
         name: Students(
             steps,
             tuple(
                 tuple(
-                    Policy(
-                        snapshot.members([position * settings.seeds + place]),
-                        standardizer,
-                        low,
-                        high,
+                    learner.policy(
+                        weights,
+                        members["student", name, number],
                         {"dataset": name, "seed": number, "steps": step},
                     )
-                    for place, number in enumerate(numbers)
+                    for number in numbers
                 )
-                for step, snapshot in zip(steps, networks, strict=True)
+                for step, weights in zip(steps, snapshots, strict=True)
             ),
         )
-        for position, (name, standardizer) in enumerate(zip(datasets, scale, strict=True))
+        for name in datasets
     }
 
 
@@ -133,25 +120,22 @@ def checkpoint_steps(steps: int, checkpoints: int) -> tuple[int, ...]:
 
 
 class _Training(nn.Module):
-    """The network in training and its earlier selves, as buffers: a resume brings them back."""
+    """Students in training and their earlier selves, as buffers: a resume brings them back."""
 
-    def __init__(self, network: BatchedMLP, n_kept: int) -> None:
+    def __init__(self, learner: Learner, n_kept: int) -> None:
         super().__init__()
-        self.network = network
-        self._n_kept = n_kept
-        for number, parameter in enumerate(network.parameters()):
-            self.register_buffer(f"kept{number}", torch.zeros(n_kept, *parameter.shape))
+        self.learner = learner
+        self._parts = len(learner.weights())
+        for number, part in enumerate(learner.weights()):
+            self.register_buffer(f"kept{number}", torch.zeros(n_kept, *part.shape))
 
     @torch.no_grad()
     def keep(self, index: int) -> None:
-        for number, parameter in enumerate(self.network.parameters()):
-            self.get_buffer(f"kept{number}")[index].copy_(parameter)
+        for number, part in enumerate(self.learner.weights()):
+            self.get_buffer(f"kept{number}")[index].copy_(part)
 
-    def kept(self, index: int) -> BatchedMLP:
-        count = len(list(self.network.parameters()))
-        layers = [self.get_buffer(f"kept{number}")[index] for number in range(count)]
-        depth = count // 2  # all weights come before all biases
-        return BatchedMLP.from_layers(layers[:depth], layers[depth:])
+    def kept(self, index: int) -> list[Tensor]:
+        return [self.get_buffer(f"kept{number}")[index] for number in range(self._parts)]
 
 
 def _common_bounds(datasets: Mapping[str, Trajectories]) -> tuple[Float32Array, Float32Array]:
@@ -166,13 +150,3 @@ def _common_bounds(datasets: Mapping[str, Trajectories]) -> tuple[Float32Array, 
     bounds = [action_bounds(part) for part in datasets.values()]
     low = np.min([low for low, _ in bounds], axis=0)
     return low, np.max([high for _, high in bounds], axis=0)
-
-
-def _table(
-    trajectories: Trajectories, scale: Standardizer, low: Float32Array, high: Float32Array
-) -> Float32Array:
-    """Rows (standardised s, a in [−1, 1]), (N, S + A)."""
-    states = scale.normalize(trajectories.observations[trajectories.step_state])
-    half = np.where(high > low, (high - low) / 2, 1.0)
-    actions = np.clip((trajectories.actions - (low + high) / 2) / half, -1.0, 1.0)
-    return np.concatenate([states, actions.astype(np.float32)], axis=1)

@@ -7,7 +7,13 @@ Frozen, and checked at birth: relations between fields raise here, not after an 
 from tskd_ray.config.schema.augment import GenerateConfig, RadiusConfig, StitchConfig
 from tskd_ray.config.schema.run import ComputeConfig, Config, DataConfig
 from tskd_ray.config.schema.section import Count, Fraction, Positive, Section
-from tskd_ray.config.schema.student import DistillConfig, EvaluateConfig, SelectConfig
+from tskd_ray.config.schema.student import (
+    DistillConfig,
+    EvaluateConfig,
+    IQLConfig,
+    SelectConfig,
+    TD3BCConfig,
+)
 from tskd_ray.config.schema.teacher import (
     DIFFUSER_SETTINGS,
     DiffusionConfig,
@@ -29,12 +35,14 @@ __all__ = [
     "FitConfig",
     "Fraction",
     "GenerateConfig",
+    "IQLConfig",
     "Positive",
     "RadiusConfig",
     "SamplerConfig",
     "Section",
     "SelectConfig",
     "StitchConfig",
+    "TD3BCConfig",
     "TeacherConfig",
     "UNetConfig",
 ]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from tskd_ray.config.schema.section import Count, Section
+from tskd_ray.config.schema.section import Count, Fraction, Positive, Section
 from tskd_ray.config.schema.teacher import FitConfig
 from tskd_ray.entry_points import choice
 
@@ -29,13 +29,47 @@ class SelectConfig(Section):
     minimum_episodes: Count = 5
 
 
-class DistillConfig(Section):
-    """The student: behaviour cloning by a 2 x 256 MLP."""
+class CriticConfig(Section):
+    """Of methods that learn Q: how it is backed up."""
 
+    discount: Fraction = 0.99
+    target_rate: Fraction = 0.005
+    """τ: how far the target networks move towards the trained ones at each update."""
+
+
+class TD3BCConfig(CriticConfig):
+    """TD3+BC (Fujimoto & Gu 2021): the actions that Q rates best, held to those of the data."""
+
+    alpha: Positive = 2.5
+    """Weight of Q, over the mean of its absolute values, against cloning."""
+    policy_noise: Annotated[float, Field(ge=0)] = 0.2
+    noise_clip: Annotated[float, Field(ge=0)] = 0.5
+    """Standard deviation and bound of noise on the next action, in half action ranges."""
+    policy_delay: Count = 2
+    """Steps of the critics for one of the policy and of the target networks."""
+
+
+class IQLConfig(CriticConfig):
+    """Implicit Q-learning (Kostrikov et al. 2022): backs up the values of recorded actions."""
+
+    expectile: Annotated[float, Field(gt=0, lt=1)] = 0.7
+    temperature: Positive = 3.0
+    """β: cloning weighs a step by exp(β · advantage), at most 100; rewards are scaled so that
+    returns range over 1000."""
+
+
+class DistillConfig(Section):
+    """The student: a 2 x 256 MLP."""
+
+    method: Literal["bc", "td3bc", "iql"] = "bc"
+    """Behaviour cloning, or offline reinforcement learning by TorchRL, an extra."""
+    td3bc: TD3BCConfig = TD3BCConfig()
+    iql: IQLConfig = IQLConfig()
     seeds: Count = 5
     first_seed: Annotated[int, Field(ge=0)] = 0
     """Students are numbered from it; other numbers, other students."""
     hidden: tuple[Count, ...] = (256, 256)
+    """Widths of the policy, and of critics."""
     fit: FitConfig = FitConfig(steps=50_000, batch_size=256, learning_rate=1e-3, ema_decay=0.0)
 
 
