@@ -153,6 +153,39 @@ _ABLATIONS = (
     ),
 )
 
+_METHODS = {"td3bc": "TD3+BC", "iql": "IQL"}
+_LEARNER_STEPS = 10_000
+"""Of students that learn values: they need more than those that clone, and take ten times as
+long for each."""
+
+
+def _learner(method: str) -> tuple[Row, ...]:
+    """A method on what was recorded, on what TSKD selects, and on all that it made."""
+
+    def changes(*more: str) -> Changes:
+        def of(base: Config) -> Sequence[str]:
+            steps = max(base.distill.fit.steps, _LEARNER_STEPS)
+            return (f"distill.method={method}", f"distill.fit.steps={steps}", *more)
+
+        return of
+
+    title = _METHODS[method]
+    return (
+        Row(
+            id=method,
+            title=f"{title}, all recorded",
+            target="scores-recorded",
+            changes=changes(),
+        ),
+        Row(id=f"{method}-tskd", title=f"{title} on TSKD's selection", changes=changes()),
+        Row(
+            id=f"{method}-joined",
+            title=f"{title} on recorded, generated and stitched",
+            changes=changes("select.slack=100%"),
+        ),
+    )
+
+
 EXPERIMENTS = {
     one.name: one
     for one in (
@@ -234,6 +267,13 @@ EXPERIMENTS = {
             kind="scores",
             rows=_ABLATIONS,
             about="rollouts, parameterisation, w, ρ, δ, K, n, sampler, rewards, one at a time",
+        ),
+        Experiment(
+            name="students",
+            title="Students that learn values, on recorded and on augmented data",
+            kind="scores",
+            rows=(BC, TSKD, *(row for method in _METHODS for row in _learner(method))),
+            about="offline RL in place of behaviour cloning; needs the extra `students`",
         ),
         Experiment(
             name="fidelity",
