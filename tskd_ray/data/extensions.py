@@ -20,7 +20,7 @@ Fitted = Mapping[str, FloatArray]
 """What was learned, as named arrays: kept as safetensors, never as pickle."""
 
 _TORCHRL = ("tensordict", "torchrl")
-PACKAGES = {"td3bc": _TORCHRL, "iql": _TORCHRL}
+PACKAGES = {"td3bc": _TORCHRL, "iql": _TORCHRL, "cql": _TORCHRL}
 """Beyond our own dependencies, by `distill.method`: the extra `students`."""
 
 

@@ -1,4 +1,4 @@
-"""Students by offline reinforcement learning, with TorchRL's losses: TD3+BC and IQL.
+"""Students by offline reinforcement learning, with TorchRL's losses: TD3+BC, IQL and CQL.
 
 The policy is the network that behaviour cloning trains: an MLP through tanh. TorchRL computes
 the losses and moves the target networks; `models/fit.py` optimises all networks of all students
@@ -9,6 +9,7 @@ M students · B batch · N steps · E episodes · S observation dim · A action 
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from tskd_ray.config.schema import DistillConfig
 from tskd_ray.config.schema.student import CriticConfig
 from tskd_ray.data.extensions import require_packages
-from tskd_ray.models.mlp import BatchedMLP, MemberKey
+from tskd_ray.models.mlp import BatchedMLP, MemberKey, batched_forward
 from tskd_ray.models.policy import Policy
 from tskd_ray.seeding import seed_sequence
 from tskd_ray.training.cloning import Batches, Learner, Lessons, mlp_policy
@@ -32,6 +33,9 @@ RETURN_RANGE = 1000.0
 """Of scaled rewards in IQL, as its authors scale those of locomotion."""
 LOG_STD = (-5.0, 2.0)
 """Bounds of IQL's log standard deviations, its authors'."""
+
+SAC_LOG_STD = (-20.0, 2.0)
+"""Of CQL's, which are those of soft actor-critic."""
 
 
 def library(name: str) -> Any:
@@ -80,6 +84,14 @@ class Student(nn.Module):
         self.losses = losses
         self.targets = library("torchrl.objectives").SoftUpdate(losses, tau=critic.target_rate)
         self.layers = list(policy.parameters())  # which `losses` trains in place
+
+    def policy_layers(self) -> list[Tensor]:
+        """Of the network whose tanh is the policy's action: all weights, then all biases."""
+        depth, actions = len(self.layers) // 2, self.widths[1]
+        return [
+            layer[..., :actions] if number % depth == depth - 1 else layer
+            for number, layer in enumerate(self.layers)
+        ]
 
     @contextmanager
     def own_noise(self, step: int) -> Generator[None]:
@@ -152,7 +164,70 @@ class IQL(Student):
         return torch.stack([part(batch)[0] for part in parts]).sum()
 
 
-METHODS: dict[str, type[Student]] = {"td3bc": TD3BC, "iql": IQL}
+class CQL(Student):
+    """Conservative Q-learning: soft actor-critic, whose critics are kept low off the data.
+
+    The conservative term is ours. TorchRL's takes a logarithm of three exponentials, one action
+    of each kind, where the published one has all of them under one logarithm, and rates the
+    next state's actions there instead of at s.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        modules = library("torchrl.modules")
+        states, actions = self.widths
+        settings, policy = self.settings.cql, self.network("policy", states, 2 * actions)
+        self.actor = modules.ProbabilisticActor(
+            _module(_Spread(policy), ["observation"], ["loc", "scale"]),
+            in_keys=["loc", "scale"],
+            distribution_class=modules.TanhNormal,
+        )
+        losses = library("torchrl.objectives").CQLLoss(
+            self.actor,
+            self.critic(),
+            loss_function="l2",
+            target_entropy=-float(actions),
+            deactivate_vmap=True,
+        )
+        self.take(losses, policy, settings)
+
+    def loss(self, batch: Any, step: int) -> Tensor:
+        if step:
+            self.targets.step()
+        with self.own_noise(step):
+            q_loss, _ = self.losses.q_loss(batch)
+            actor_loss, told = self.losses.actor_loss(batch)
+            conservative = self.settings.cql.conservatism * self.conservative_loss(batch)
+        return q_loss + actor_loss + self.losses.alpha_loss(told)[0] + conservative
+
+    def conservative_loss(self, batch: Any) -> Tensor:
+        """Σ over critics of mean(log Σⱼ exp(Q(s, aⱼ) − log μⱼ(aⱼ)) − Q(s, a)), appendix F.
+
+        The actions aⱼ are drawn from μⱼ: uniform, the policy at s, the policy at s'.
+        """
+        s, a, n = batch["observation"], batch["action"], self.settings.cql.actions
+        with torch.no_grad():
+            drawn = [2.0 * torch.rand(n, *a.shape) - 1.0]
+            density = [torch.full((n, len(a)), -math.log(2.0) * a.shape[1])]
+            for state in (s, batch["next", "observation"]):
+                policy = self.actor.get_dist(_observed(state))
+                drawn.append(policy.sample((n,)))
+                density.append(policy.log_prob(drawn[-1]))
+        actions = torch.cat([a[None], *drawn])  # (1 + 3n, B, A)
+        inputs = torch.cat([s.expand(len(actions), *s.shape), actions], dim=-1)
+        layers = self.losses.qvalue_network_params["module", "network"]
+        depth = len(self.settings.hidden) + 1
+        weights, biases = (
+            [layers[kind, str(layer)][:, 0] for layer in range(depth)]
+            for kind in ("weights", "biases")
+        )
+        q = batched_forward(weights, biases, inputs.flatten(0, 1))  # of both critics
+        recorded, other = q.view(2, *actions.shape[:2]).split([1, 3 * n], dim=1)
+        low = torch.logsumexp(other - torch.cat(density), dim=1) - recorded[:, 0]
+        return low.mean(1).sum()
+
+
+METHODS: dict[str, type[Student]] = {"td3bc": TD3BC, "iql": IQL, "cql": CQL}
 
 
 class OfflineLearner(Learner):
@@ -193,7 +268,7 @@ class OfflineLearner(Learner):
         return torch.stack(each).sum()
 
     def weights(self) -> list[Tensor]:
-        layers = [student.layers for student in self.students]
+        layers = [student.policy_layers() for student in self.students]
         return [torch.cat(layer).detach() for layer in zip(*layers, strict=True)]
 
     def policy(self, weights: Sequence[Tensor], member: int, details: dict[str, Any]) -> Policy:
@@ -226,6 +301,10 @@ def tensordict(rows: Tensor, states: int, actions: int) -> Any:
     size = [len(rows)]
     made = library("tensordict").TensorDict
     return made({"observation": s, "action": a, "next": made(after, size)}, size)
+
+
+def _observed(states: Tensor) -> Any:
+    return library("tensordict").TensorDict({"observation": states}, [len(states)])
 
 
 def reward_scale(lesson: Lessons) -> float:
@@ -272,3 +351,15 @@ class _Gaussian(nn.Module):
     def forward(self, states: Tensor) -> tuple[Tensor, Tensor]:
         mean = self.mean(states)
         return mean, self.log_std.clamp(*LOG_STD).exp().expand_as(mean)
+
+
+class _Spread(nn.Module):
+    """Means before tanh, and standard deviations that depend on the state, (B, A)."""
+
+    def __init__(self, network: BatchedMLP) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_std = self.network(states)[0].chunk(2, dim=-1)
+        return mean, log_std.clamp(*SAC_LOG_STD).exp()

@@ -8,6 +8,7 @@ from tskd_ray.config.schema.augment import GenerateConfig, RadiusConfig, StitchC
 from tskd_ray.config.schema.run import ComputeConfig, Config, DataConfig
 from tskd_ray.config.schema.section import Count, Fraction, Positive, Section
 from tskd_ray.config.schema.student import (
+    CQLConfig,
     DistillConfig,
     EvaluateConfig,
     IQLConfig,
@@ -25,6 +26,7 @@ from tskd_ray.config.schema.teacher import (
 
 __all__ = [
     "DIFFUSER_SETTINGS",
+    "CQLConfig",
     "ComputeConfig",
     "Config",
     "Count",

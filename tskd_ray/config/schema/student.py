@@ -58,13 +58,23 @@ class IQLConfig(CriticConfig):
     returns range over 1000."""
 
 
+class CQLConfig(CriticConfig):
+    """Conservative Q-learning (Kumar et al. 2020), CQL(H) on soft actor-critic."""
+
+    conservatism: Annotated[float, Field(ge=0)] = 5.0
+    """Weight of log Σ exp Q(s, ·) − Q(s, a), by which Q is low where nothing was recorded."""
+    actions: Count = 10
+    """Drawn of each kind for that sum: at random, and from the policy at s and at s'."""
+
+
 class DistillConfig(Section):
     """The student: a 2 x 256 MLP."""
 
-    method: Literal["bc", "td3bc", "iql"] = "bc"
+    method: Literal["bc", "td3bc", "iql", "cql"] = "bc"
     """Behaviour cloning, or offline reinforcement learning by TorchRL, an extra."""
     td3bc: TD3BCConfig = TD3BCConfig()
     iql: IQLConfig = IQLConfig()
+    cql: CQLConfig = CQLConfig()
     seeds: Count = 5
     first_seed: Annotated[int, Field(ge=0)] = 0
     """Students are numbered from it; other numbers, other students."""
