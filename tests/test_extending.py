@@ -21,19 +21,29 @@ from pipeline.tiny import tiny_config
 from tskd_ray import entry_points
 from tskd_ray.config.load import load_config, overlay, validate
 from tskd_ray.config.schema import Config, SelectConfig, StitchConfig
-from tskd_ray.data.arrays import load_arrays
+from tskd_ray.data.arrays import load_arrays, save_arrays
 from tskd_ray.data.extensions import reward_extension
 from tskd_ray.data.load import load_trajectories
-from tskd_ray.data.trajectories import Origin
+from tskd_ray.data.trajectories import Origin, Trajectories
+from tskd_ray.distributed.generate import Arrays, Shard
 from tskd_ray.entry_points import BUILT_IN
 from tskd_ray.errors import ConfigError, DataError, StageError
 from tskd_ray.models.checkpoint import save_model
 from tskd_ray.models.inverse_dynamics import InverseDynamics
+from tskd_ray.pipeline.extension_stages import (
+    REWARD_EXTENSION,
+    by_extension,
+    fit_generator,
+    walks_by_extension,
+)
 from tskd_ray.pipeline.graph import build_graph, needed
-from tskd_ray.pipeline.hop_models import REWARD_EXTENSION, reward_model
+from tskd_ray.pipeline.hop_models import reward_model
 from tskd_ray.pipeline.manifest import artifact_key
-from tskd_ray.pipeline.run import RunResult
 from tskd_ray.pipeline.runner import Runner
+from tskd_ray.pipeline.spread import GenerationWorker
+from tskd_ray.pipeline.stages import Work
+from tskd_ray.pipeline.summary import build_metrics, build_plots
+from tskd_ray.seeding import numpy_rng
 from tskd_ray.training.select import select
 
 PAGE = (Path(tskd_ray.__file__).parent.parent / "docs/extending.md").read_text()
@@ -94,42 +104,111 @@ def test_the_page_adds_each_part_in_under_40_lines() -> None:
     assert set(ENTRY_POINTS) == {f"tskd_ray.{group}" for group in BUILT_IN}
 
 
-def test_the_reward_model_and_the_selector_of_the_page_work_in_a_run(
-    undisturbed: RunResult, page: Any, tmp_path: Path
+def test_what_generates_stitches_prices_and_selects_on_the_page_works_in_a_run(
+    page: Any, tmp_path: Path
 ) -> None:
-    shutil.copytree(undisturbed.folder.parents[1], tmp_path / "storage")
-    config = with_settings(
-        tiny_config(tmp_path / "storage"),
-        stitch={"epochs": 1, **SETTINGS["stitch"]},
-        generate={"trajectories": 0},
-        select=SETTINGS["select"],
-    )
+    config = extended(tmp_path, select=SETTINGS["select"])
     runner = Runner(config)
-    assert "ddr2" not in runner.graph
+    assert not {"ddr1", "ddr2", "transition", "dynamics", "hops-1"} & runner.graph.keys()
     runner.complete(needed(runner.graph, ["select"]))
     folders = {name: folder_of(runner, name) for name in needed_names(runner)}
-    stitched, recorded = load_arrays(folders["stitch-1"]), load_arrays(folders["data"])
+    names = ("data", "generate-1", "stitch-1", "select")
+    recorded, generated, stitched, kept = (load_arrays(folders[name]) for name in names)
 
+    world = page.LinearWorld(**SETTINGS["generate"]["settings"])
+    learned = world.fit(recorded, config.seed)
+    assert generated.episode_id.tolist() == [recorded.episode_id.max() + n for n in range(1, 5)]
+    assert set(generated.origin) == set(generated.episode_origin) == {Origin.GENERATED}
+    for number, episode in enumerate(generated.episodes()):
+        alone = world.episode(learned, recorded, numpy_rng(config.seed, "generate", 1, number))
+        for name in ("observations", "actions", "rewards"):
+            np.testing.assert_allclose(episode[name], alone[name], rtol=1e-6, atol=1e-6)
+
+    hops = np.flatnonzero(stitched.origin == Origin.STITCHED)
+    assert len(hops) > 5
+    assert set(stitched.step_episode[hops]) <= set(
+        np.flatnonzero(stitched.episode_origin == Origin.STITCHED)
+    )
+    assert_provenance_is_true(stitched, [recorded, generated])
+    s = stitched.observations[stitched.step_state[hops]]
+    s2 = stitched.observations[stitched.step_state[hops] + 1]
+    a = InverseDynamics.load(folders["inverse-dynamics"]).predict(s, s2)
+    np.testing.assert_allclose(stitched.actions[hops], a, rtol=1e-5, atol=1e-5)
+    expected = page.rows(s, a, s2) @ ridge_regression(page, recorded)
+    np.testing.assert_allclose(stitched.rewards[hops], expected, rtol=1e-3, atol=1e-3)
+
+    np.testing.assert_array_equal(kept.episode_id, stitched.episode_id[stitched.lengths >= 20])
+    assert 0 < kept.n_episodes < stitched.n_episodes
+
+    metrics = build_metrics(config, folders, [])
+    assert (metrics.rollout, metrics.epochs[0].radius) == ("extension", None)
+    assert metrics.epochs[0].hops_used >= len(np.unique(s, axis=0))
+    walks = build_plots(folders).walks
+    assert walks
+    assert all(len(walk.hops) == 1 and walk.before is not None for walk in walks)
+
+
+def assert_provenance_is_true(stitched: Trajectories, sources: list[Trajectories]) -> None:
+    """Each step is that of the episode that it names, but for what acts in a hop."""
+    episodes = {e["episode_id"]: e for part in sources for e in part.episodes()}
+    for episode in stitched.episodes():
+        for i, origin in enumerate(episode["origin"]):
+            source = episodes[episode["source_episode"][i]]
+            at = episode["source_step"][i]
+            pairs = [(episode["observations"][i], source["observations"][at])]
+            if origin != Origin.STITCHED:
+                assert origin == source["episode_origin"]
+                pairs.append((episode["observations"][i + 1], source["observations"][at + 1]))
+                pairs.append((episode["actions"][i], source["actions"][at]))
+            for got, want in pairs:
+                np.testing.assert_array_equal(got, want)
+
+
+def ridge_regression(page: Any, recorded: Trajectories) -> Any:
+    """By least squares on rows more."""
     state = recorded.step_state
     x = page.rows(
         recorded.observations[state], recorded.actions, recorded.observations[state + 1]
     )
-    # Ridge regression as least squares on rows more.
-    weights = np.linalg.lstsq(
+    return np.linalg.lstsq(
         np.concatenate([x, np.sqrt(0.1) * np.eye(x.shape[1])]),
         np.concatenate([recorded.rewards, np.zeros(x.shape[1])]),
     )[0]
-    hops = np.flatnonzero(stitched.origin == Origin.STITCHED)
-    assert len(hops) > 5
-    s = stitched.observations[stitched.step_state[hops]]
-    s2 = stitched.observations[stitched.step_state[hops] + 1]
-    a = InverseDynamics.load(folders["inverse-dynamics"]).predict(s, s2)
-    expected = page.rows(s, a, s2) @ weights
-    np.testing.assert_allclose(stitched.rewards[hops], expected, rtol=1e-3, atol=1e-3)
 
-    kept = load_arrays(folders["select"])
-    assert 0 < kept.n_episodes < stitched.n_episodes
-    np.testing.assert_array_equal(kept.episode_id, stitched.episode_id[stitched.lengths >= 20])
+
+def test_a_run_without_our_teacher_has_none_to_measure(page: Any, tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"by DDR-I\. Got generate\.method linear-world\. Use"
+    ):
+        build_graph(extended(tmp_path), DATA, ("planner",))
+
+
+def test_a_killed_generator_goes_on_and_its_shards_do_not_matter(
+    page: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[int] = []
+    process = GenerationWorker.process
+
+    def killed(worker: GenerationWorker, shard: Shard) -> Arrays:
+        done.append(shard.id)
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        return process(worker, shard)
+
+    def generate(name: str, shard_size: int) -> dict[str, bytes]:
+        config = extended(tmp_path / name, generate={"shard_size": shard_size})
+        runner = Runner(config)
+        runner.complete(needed(runner.graph, ["generate-1"]))
+        folder = folder_of(runner, "generate-1")
+        return {path.name: path.read_bytes() for path in folder.glob("*.npy")}
+
+    whole = generate("whole", 3)
+    assert len(whole) == 11
+    monkeypatch.setattr(GenerationWorker, "process", killed)
+    with pytest.raises(KeyboardInterrupt):
+        generate("killed", 1)
+    assert generate("killed", 1) == whole
+    assert done == [0, 1, 2, 2, 3]
 
 
 def test_the_format_of_the_page_reads_what_is_checked_as_any_dataset(
@@ -161,30 +240,42 @@ def test_name_version_and_settings_are_in_the_keys_of_what_follows(
     install: Install, tmp_path: Path
 ) -> None:
     before = tiny_config(tmp_path)
+    last = {"select", "students-tskd", "scores-tskd", "offline-tskd"}
     after_rewards = {
         name for name in keys(before) if name.startswith(("stitch-", "value-2", "hops-2"))
-    } | {"select", "students-tskd", "scores-tskd", "offline-tskd"}
+    } | last
+    generation = {
+        name
+        for name in keys(before)
+        if name.startswith(("generate-", "value-", "hops-", "stitch-"))
+    } | {"fidelity", *last}
     after_selection = {
         name for name in keys(before) if name.endswith(("-tskd", "-filtered", "select"))
     }
-    for section, chosen, follows in (
-        ("stitch", {"reward": "linear"}, after_rewards),
-        ("select", {"by": "long"}, after_selection),
+    for section, field, chosen, settings, follows in (
+        ("generate", "method", "linear-world", {"settings": {"steps": 7}}, generation),
+        (
+            "stitch",
+            "method",
+            "one-hop",
+            {"settings": {"radius": 2.0}},
+            after_rewards - {"hops-2"},
+        ),
+        ("stitch", "reward", "linear", {"reward_settings": {"ridge": 0.1}}, after_rewards),
+        ("select", "by", "long", {"settings": {"steps": 7}}, after_selection),
     ):
-        field = "reward_settings" if section == "stitch" else "settings"
-        value = {"ridge": 0.1} if section == "stitch" else {"steps": 7}
         install(PARTS, ENTRY_POINTS)
-        ours = with_settings(before, **{section: chosen})
+        ours = with_settings(before, **{section: {field: chosen}})
         first = keys(ours)
         assert changed(keys(before), first) == follows
-        follows |= {"reward-extension"} & first.keys()
-        assert changed(first, keys(with_settings(ours, **{section: {field: value}}))) == follows
+        follows |= first.keys() - keys(before).keys()
+        assert changed(first, keys(with_settings(ours, **{section: settings}))) == follows
         install(PARTS.replace('version = "1"', 'version = "2"'), ENTRY_POINTS)
         assert changed(first, keys(ours)) == follows
         other = {g: {f"{n}2": v for n, v in named.items()} for g, named in ENTRY_POINTS.items()}
         install(PARTS, other)
-        renamed = {key: f"{name}2" for key, name in chosen.items()}
-        assert changed(first, keys(with_settings(before, **{section: renamed}))) == follows
+        renamed = with_settings(before, **{section: {field: f"{chosen}2"}})
+        assert changed(first, keys(renamed)) == follows
 
 
 @pytest.mark.parametrize(
@@ -195,6 +286,28 @@ def test_name_version_and_settings_are_in_the_keys_of_what_follows(
             "stitch.reward must be one of ddr2, mlp, wgan, simulator, linear, or an extension "
             "that is installed; the nearest is linear. Got 'linaer' in override "
             "'stitch.reward=linaer'.",
+        ),
+        (
+            "generate.method=linear",
+            "generate.method must be one of ddr, linear-world, or an extension that is "
+            "installed; the nearest is linear-world. Got 'linear' in override "
+            "'generate.method=linear'.",
+        ),
+        (
+            "stitch.method=one_hop",
+            "stitch.method must be one of tskd, mbts, one-hop, or an extension that is "
+            "installed; the nearest is one-hop. Got 'one_hop' in override "
+            "'stitch.method=one_hop'.",
+        ),
+        (
+            "stitch.settings.radius=1",
+            "stitch.settings are those of an extension. Got {'radius': 1} with stitch.method "
+            "tskd. Remove them, or name the extension.",
+        ),
+        (
+            "generate.settings.noise=1",
+            "generate.settings are those of an extension. Got {'noise': 1} with "
+            "generate.method ddr. Remove them, or name the extension.",
         ),
         (
             "select.by=os.path",
@@ -274,6 +387,129 @@ def test_what_a_selector_returns_is_checked(
         select(load_trajectories(tiny_data()), SelectConfig(by="long"))
 
 
+@pytest.mark.parametrize(
+    ("right", "wrong", "message"),
+    [
+        (
+            '"observations": states',
+            '"observations": np.array(states)[:, 1:]',
+            r"must have the widths of the recorded ones, observations 11, actions 3\. Got 10 "
+            r"and 3\. Mend the package of extension linear-world\.",
+        ),
+        (
+            "rewards.append(ahead[-1])",
+            "rewards.append(np.nan if len(rewards) == 4 else 0)",
+            r"must be finite\. rewards of episode 0, step 4 in those from 2 on of linear-world "
+            r"holds nan \(3 such rows in all\)\. Mend the package of extension linear-world\.",
+        ),
+        (
+            "actions.shape), -1, 1)",
+            "actions.shape), 2, 3)",
+            r"Episode 0, step 0 in those from 2 on of linear-world has 2 in dimension 0, "
+            r"outside \[-1, 1\] \(\d+ such steps in all\)\. Mend the package",
+        ),
+        (
+            "for rng in rngs]",
+            "for rng in rngs[1:]]",
+            r"an episode for each of 3 random generators\. Got 2\. Mend the package",
+        ),
+        (
+            "rewards.append(ahead[-1])",
+            "pass",
+            r"L >= 1 steps has L \+ 1 observations, .* Mend the package",
+        ),
+        (
+            "states, rewards = [",
+            "raise RuntimeError('no licence'); states, rewards = [",
+            r"^An extension must not fail\. linear-world raised RuntimeError: no licence\. "
+            r"Mend its package, or its settings\.$",
+        ),
+        ('"terminated": False', '"done": False', r"linear-world raised KeyError: 'terminated'"),
+        (
+            "rng.integers(",
+            "recorded.rewards.fill(0) or rng.integers(",
+            r"ValueError: .*read-?only",
+        ),
+    ],
+)
+def test_what_a_generator_returns_is_checked(
+    install: Install, tmp_path: Path, right: str, wrong: str, message: str
+) -> None:
+    recorded = load_trajectories(tiny_data())
+    save_arrays(recorded, tmp_path / "data")
+    install(PARTS, ENTRY_POINTS)
+    config = extended(tmp_path)
+    work = Work(
+        name="generator",
+        config=config,
+        inputs={"data": tmp_path / "data"},
+        out=tmp_path / "generator",
+        scratch=tmp_path,
+    )
+    fit_generator(work)
+    assert right in PARTS
+    install(PARTS.replace(right, wrong), ENTRY_POINTS)
+    folders = {"data": tmp_path / "data", "generator": tmp_path / "generator"}
+    generated = by_extension(folders, config, epoch=1, first_id=0)
+    with pytest.raises(StageError, match=message):
+        generated(range(2, 5))
+
+
+@pytest.mark.parametrize(
+    ("learned", "message"),
+    [
+        ("[1.0]", r"must return arrays of numbers by their names\. Got list\. Mend"),
+        ("{'weights': np.array(['a'])}", r"by their names\. Got weights of <U1\. Mend"),
+        ("1 / 0", r"linear-world raised ZeroDivisionError: division by zero\. Mend"),
+    ],
+)
+def test_what_an_extension_learns_is_checked(
+    install: Install, tmp_path: Path, learned: str, message: str
+) -> None:
+    code = PARTS.replace(
+        "        x = np.concatenate([s, a,",
+        f"        return {learned}\n        x = np.concatenate([s, a,",
+    )
+    assert code != PARTS
+    install(code, ENTRY_POINTS)
+    save_arrays(load_trajectories(tiny_data()), tmp_path / "data")
+    work = Work(
+        name="generator",
+        config=extended(tmp_path),
+        inputs={"data": tmp_path / "data"},
+        out=tmp_path / "generator",
+        scratch=tmp_path,
+    )
+    with pytest.raises(StageError, match=message):
+        fit_generator(work)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (
+            "[[(0, 0, 3), (999, 0, 1)]]",
+            r"^A part of a walk must be of an episode, 0 to \d+\. Part 1 of walk 0 is episode "
+            r"999, states 0 to 1\. Mend the package of extension one-hop\.$",
+        ),
+        ("None", r"^An extension must not fail\. one-hop raised TypeError: 'NoneType' object"),
+        ("[[(0, 0, 1)] for _ in 1 / 0]", r"one-hop raised ZeroDivisionError: division by zero"),
+        ("trajectories.rewards.fill(9)", r"one-hop raised ValueError: .*read-?only"),
+    ],
+)
+def test_what_a_stitcher_returns_is_checked(
+    install: Install, tmp_path: Path, answer: str, message: str
+) -> None:
+    body = "        states, after = "
+    code = PARTS.replace(body, f"        yield from {answer}\n{body}")
+    assert answer in code
+    install(code, ENTRY_POINTS)
+    trajectories = load_trajectories(tiny_data())
+    config = extended(tmp_path)
+    with pytest.raises(StageError, match=message):
+        walks_by_extension(trajectories, config, lambda s: np.zeros(len(s)), epoch=1)
+
+
 def test_rewards_of_another_shape_are_refused(install: Install, tmp_path: Path) -> None:
     install(PARTS.replace('@ fitted["weights"]', '@ fitted["weights"][:, None]'), ENTRY_POINTS)
     save_model(tmp_path, {"weights": np.ones(5)}, {"kind": REWARD_EXTENSION})
@@ -293,6 +529,15 @@ def test_no_extension_takes_a_name_of_ours(install: Install) -> None:
         select(data, SelectConfig(by="return", slack="75%")).indices,
         select(data, SelectConfig(slack="75%")).indices,
     )
+
+
+def extended(storage: Path, **sections: dict[str, Any]) -> Config:
+    """One epoch of the page's generator, stitcher and reward model."""
+    ours = {
+        "generate": SETTINGS["generate"],
+        "stitch": {**SETTINGS["stitch"], "epochs": 1},
+    }
+    return with_settings(with_settings(tiny_config(storage), **ours), **sections)
 
 
 def with_settings(config: Config, **sections: dict[str, Any]) -> Config:

@@ -14,8 +14,10 @@ from pydantic import AfterValidator
 
 from tskd_ray.errors import ConfigError, reason
 
-Group = Literal["reward_models", "selectors", "formats"]
+Group = Literal["generators", "stitchers", "reward_models", "selectors", "formats"]
 BUILT_IN: dict[Group, tuple[str, ...]] = {
+    "generators": ("ddr",),
+    "stitchers": ("tskd", "mbts"),
     "reward_models": ("ddr2", "mlp", "wgan", "simulator"),
     "selectors": ("return",),
     "formats": ("builtin",),

@@ -69,5 +69,5 @@ def test_it_generates_what_the_run_generates(
 
 def test_without_generation_there_is_nothing_to_tune(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, generate={"trajectories": 0})
-    with pytest.raises(ConfigError, match=r"generation to tune\. Got generate\.trajectories=0"):
+    with pytest.raises(ConfigError, match=r"by DDR-I to tune\. Got generate\.trajectories=0"):
         tune_sampler(config)

@@ -6,15 +6,20 @@ of its settings as keyword arguments. `version` is part of the keys of its resul
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import abc
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, replace
 from importlib.util import find_spec
 from typing import Any, Protocol, runtime_checkable
 
-from tskd_ray.config.schema import Config, SelectConfig, StitchConfig
+import numpy as np
+
+from tskd_ray.config.schema import Config, GenerateConfig, SelectConfig, StitchConfig
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.entry_points import BUILT_IN, load
-from tskd_ray.errors import ConfigError, StageError
-from tskd_ray.types import FloatArray, IntArray
+from tskd_ray.errors import ConfigError, DataError, StageError, TskdError, reason
+from tskd_ray.types import Float64Array, FloatArray, IntArray
 
 Fitted = Mapping[str, FloatArray]
 """What was learned, as named arrays: kept as safetensors, never as pickle."""
@@ -24,12 +29,67 @@ PACKAGES = {"td3bc": _TORCHRL, "iql": _TORCHRL, "cql": _TORCHRL}
 """Beyond our own dependencies, by `distill.method`: the extra `students`."""
 
 
+Part = tuple[int, int, int]
+"""Of a walk: number of the episode, numbers of its first and last state there.
+
+Episodes are numbered from 0 by their place among the trajectories. An episode of L steps has
+the states 0 … L.
+"""
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """New trajectories: group `tskd_ray.generators`, chosen by `generate.method`."""
+
+    version: str
+    """Another one, other results: raise it when the code's results change."""
+
+    def fit(self, recorded: Trajectories, seed: int) -> Fitted:
+        """Learn from the recorded data, once in a run; the same seed, the same arrays."""
+        raise NotImplementedError
+
+    def generate(
+        self, fitted: Fitted, recorded: Trajectories, rngs: Sequence[np.random.Generator]
+    ) -> Iterable[Mapping[str, Any]]:
+        """One episode for each of `rngs`, in their order.
+
+        An episode is what `Trajectories.from_episodes` takes. It must depend on its own
+        generator and on the other arguments alone: a worker is asked for some episodes of an
+        epoch, and how many at once is no part of the result.
+        """
+        raise NotImplementedError
+
+
+@runtime_checkable
+class Stitcher(Protocol):
+    """Walks through trajectories: group `tskd_ray.stitchers`, chosen by `stitch.method`."""
+
+    version: str
+    """As of a `Generator`."""
+
+    def stitch(
+        self, trajectories: Trajectories, values: Float64Array, rng: np.random.Generator
+    ) -> Iterable[Sequence[Part]]:
+        """Walks, each by its parts, at most one from the start of each episode.
+
+        Within a part the steps are as recorded; from its last state the walk hops to the first
+        state of the next part. A walk takes the place of the episode that it begins with if it
+        is worth more, as in Algorithm 4.
+
+        Args:
+            trajectories: D', as in Algorithm 4.
+            values: (N + E,) V of each state of it.
+            rng: Of this epoch.
+        """
+        raise NotImplementedError
+
+
 @runtime_checkable
 class RewardModel(Protocol):
     """Rewards of hops: group `tskd_ray.reward_models`, chosen by `stitch.reward`."""
 
     version: str
-    """Another one, other results: raise it when the code's results change."""
+    """As of a `Generator`."""
 
     def fit(self, recorded: Trajectories, seed: int) -> Fitted:
         """Learn from the recorded data, once in a run; the same seed, the same arrays."""
@@ -47,7 +107,7 @@ class Selector(Protocol):
     """What students learn from: group `tskd_ray.selectors`, chosen by `select.by`."""
 
     version: str
-    """As of a `RewardModel`."""
+    """As of a `Generator`."""
 
     def select(self, trajectories: Trajectories) -> IntArray:
         """Numbers of the episodes to keep, of `trajectories`: no random ones."""
@@ -67,6 +127,28 @@ class DatasetFormat(Protocol):
         Whatever it raises is told as a `DataError`. What it returns is checked as any dataset.
         """
         raise NotImplementedError
+
+
+def generator_extension(generate: GenerateConfig) -> Generator | None:
+    """What generates, if it is an extension.
+
+    Raises:
+        ConfigError: As `entry_points.load`.
+    """
+    if not generate.extended:
+        return None
+    return load("generators", generate.method, Generator, generate.settings)
+
+
+def stitcher_extension(stitch: StitchConfig) -> Stitcher | None:
+    """What stitches, if it is an extension.
+
+    Raises:
+        ConfigError: As `entry_points.load`.
+    """
+    if not stitch.extended:
+        return None
+    return load("stitchers", stitch.method, Stitcher, stitch.settings)
 
 
 def reward_extension(stitch: StitchConfig) -> RewardModel | None:
@@ -107,10 +189,64 @@ def require_packages(method: str) -> None:
 
 
 def identity(
-    name: str, extension: RewardModel | Selector, settings: Mapping[str, Any]
+    name: str,
+    extension: Generator | Stitcher | RewardModel | Selector,
+    settings: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What of an extension its results depend on."""
     return {"name": name, "version": str(extension.version), "settings": dict(settings)}
+
+
+@contextmanager
+def calling(name: str) -> abc.Generator[None]:
+    """Tell what an extension raises, in the block that calls it, as its own failure.
+
+    Raises:
+        StageError: Then, or for a DataError of ours; our other errors pass.
+    """
+    try:
+        yield
+    except DataError as error:
+        told = str(error).rstrip()
+        raise StageError(f"{told} Mend the package of extension {name}.") from error
+    except TskdError:
+        raise
+    except Exception as error:  # whatever its code raises
+        raise StageError(
+            f"An extension must not fail. {name} raised {type(error).__name__}: "
+            f"{reason(error)} Mend its package, or its settings."
+        ) from error
+
+
+def read_only(trajectories: Trajectories) -> Trajectories:
+    """The same arrays, which whoever gets them cannot change."""
+    views: dict[str, Any] = {}
+    for column in fields(trajectories):
+        value = getattr(trajectories, column.name)
+        if isinstance(value, np.ndarray):
+            value = value.view()
+            value.flags.writeable = False
+            views[column.name] = value
+    return replace(trajectories, **views)
+
+
+def require_arrays(name: str, fitted: Any) -> dict[str, FloatArray]:
+    """What an extension's `fit` returned, if it is named arrays of numbers.
+
+    Raises:
+        StageError: If it is anything else.
+    """
+    if isinstance(fitted, Mapping):
+        arrays = {str(key): np.asarray(value) for key, value in fitted.items()}
+        if all(array.dtype.kind in "biuf" for array in arrays.values()):
+            return arrays
+        kinds = ", ".join(f"{key} of {array.dtype}" for key, array in arrays.items())
+    else:
+        kinds = type(fitted).__name__
+    raise StageError(
+        f"fit of extension {name} must return arrays of numbers by their names. Got {kinds}. "
+        "Mend its package."
+    )
 
 
 def require_shape(name: str, found: FloatArray, shape: tuple[int, ...]) -> None:
@@ -133,14 +269,30 @@ def check_settings(config: Config) -> None:
         ConfigError: Then, if a package is not installed, and as `entry_points.load`.
     """
     require_packages(config.distill.method)
-    stitch, select = config.stitch, config.select
-    price = f"stitch.reward {stitch.reward_model}"
-    for chosen, extension, where, settings in (
-        (price, reward_extension(stitch), "stitch.reward_settings", stitch.reward_settings),
+    generate, stitch, select = config.generate, config.stitch, config.select
+    for where, chosen, extension, settings in (
         (
+            "generate.settings",
+            f"generate.method {generate.method}",
+            generator_extension(generate),
+            generate.settings,
+        ),
+        (
+            "stitch.settings",
+            f"stitch.method {stitch.method}",
+            stitcher_extension(stitch),
+            stitch.settings,
+        ),
+        (
+            "stitch.reward_settings",
+            f"stitch.reward {stitch.reward_model}",
+            reward_extension(stitch),
+            stitch.reward_settings,
+        ),
+        (
+            "select.settings",
             f"select.by {select.by}",
             selector_extension(select),
-            "select.settings",
             select.settings,
         ),
     ):

@@ -36,13 +36,7 @@ def validate(trajectories: Trajectories, *, path: str) -> None:
             f"{path} have {trajectories.observation_dim} and {trajectories.action_dim}. Write "
             "the dataset again."
         )
-    columns: list[tuple[str, FloatArray, IntArray]] = [
-        ("observations", trajectories.observations, trajectories.state_offsets),
-        ("actions", trajectories.actions, trajectories.offsets),
-        ("rewards", trajectories.rewards, trajectories.offsets),
-    ]
-    for name, array, offsets in columns:
-        _check_finite(name, array, offsets, path)
+    check_finite(trajectories, path=path)
     if not (trajectories.terminated | trajectories.truncated).any():
         raise DataError(
             f"At least one episode must end, by termination or time limit. None of the "
@@ -50,7 +44,31 @@ def validate(trajectories: Trajectories, *, path: str) -> None:
         )
     _check_origins(trajectories, path)
     _check_width(trajectories, path)
-    _check_actions(trajectories, path)
+    check_actions(trajectories, path=path)
+
+
+_REPAIR = "Remove the episode or repair the file."
+_RESCALE = "Rescale the actions or name the environment that they came from."
+
+
+def check_finite(trajectories: Trajectories, *, path: str, remedy: str = _REPAIR) -> None:
+    """Refuse NaN and infinite values.
+
+    Args:
+        trajectories: What was read, or made.
+        path: Where from, for the message.
+        remedy: Its last sentence.
+
+    Raises:
+        DataError: Then; names the first one's episode and step.
+    """
+    columns: list[tuple[str, FloatArray, IntArray]] = [
+        ("observations", trajectories.observations, trajectories.state_offsets),
+        ("actions", trajectories.actions, trajectories.offsets),
+        ("rewards", trajectories.rewards, trajectories.offsets),
+    ]
+    for name, array, offsets in columns:
+        _check_column(name, array, offsets, path, remedy)
 
 
 def _check_lengths(trajectories: Trajectories, path: str) -> None:
@@ -63,7 +81,9 @@ def _check_lengths(trajectories: Trajectories, path: str) -> None:
         )
 
 
-def _check_finite(name: str, array: FloatArray, offsets: IntArray, path: str) -> None:
+def _check_column(
+    name: str, array: FloatArray, offsets: IntArray, path: str, remedy: str
+) -> None:
     with np.errstate(over="ignore", invalid="ignore"):
         if np.isfinite(array.sum(dtype=np.float64)):
             return  # any NaN or infinity would have reached the sum
@@ -74,8 +94,7 @@ def _check_finite(name: str, array: FloatArray, offsets: IntArray, path: str) ->
     episode, step = _locate(int(rows[0]), offsets)
     raise DataError(
         f"All values must be finite. {name} of episode {episode}, step {step} in {path} holds "
-        f"{_first_bad(array[rows[0]])} ({len(rows)} such rows in all). Remove the episode or "
-        "repair the file."
+        f"{_first_bad(array[rows[0]])} ({len(rows)} such rows in all). {remedy}"
     )
 
 
@@ -105,7 +124,11 @@ def _check_width(trajectories: Trajectories, path: str) -> None:
     )
 
 
-def _check_actions(trajectories: Trajectories, path: str) -> None:
+def check_actions(trajectories: Trajectories, *, path: str, remedy: str = _RESCALE) -> None:
+    """Refuse actions outside the environment's action space, if that is known.
+
+    Args and errors: as `check_finite`.
+    """
     environment = trajectories.environment
     if environment is None or not environment.action_low:
         return
@@ -129,8 +152,7 @@ def _check_actions(trajectories: Trajectories, path: str) -> None:
     raise DataError(
         f"Actions must lie in {environment.id}'s action space. Episode {episode}, step {step} "
         f"in {path} has {actions[row, dim]:.6g} in dimension {dim}, outside [{low[dim]:.6g}, "
-        f"{high[dim]:.6g}] ({len(rows)} such steps in all). Rescale the actions or name the "
-        "environment that they came from."
+        f"{high[dim]:.6g}] ({len(rows)} such steps in all). {remedy}"
     )
 
 

@@ -23,6 +23,7 @@ _ROLLOUTS = {
     "dynamics": "an ensemble learned from the same data; the environment was not touched",
     "model": "the diffusion model's own prediction; the environment was not touched",
     "environment": "the simulator, whose rewards were not read: **not purely offline**",
+    "extension": "an extension's own code (generate.method), which this card cannot vouch for",
 }
 
 

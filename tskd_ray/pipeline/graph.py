@@ -15,12 +15,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from tskd_ray.config.schema import DIFFUSER_SETTINGS, Config
+from tskd_ray.config.schema import DIFFUSER_SETTINGS, Config, GenerateConfig
 from tskd_ray.data.extensions import (
     check_settings,
+    generator_extension,
     identity,
     reward_extension,
     selector_extension,
+    stitcher_extension,
 )
 from tskd_ray.errors import ConfigError
 from tskd_ray.pipeline.manifest import ArtifactKey
@@ -93,7 +95,12 @@ def needed(graph: Mapping[str, Node], names: Collection[str]) -> list[Node]:
 
 def _add_teacher(graph: Graph, config: Config) -> None:
     teacher = config.teacher
-    if config.generate.trajectories:
+    generate = config.generate
+    extension = generator_extension(generate)
+    if generate.trajectories and extension is not None:
+        settings = identity(generate.method, extension, generate.settings)
+        graph.add("generator", "teacher", settings)
+    elif generate.trajectories:
         _add_model(graph, config, "ddr1")
         graph.add("transition", "teacher", teacher.transition)
         graph.add("termination", "teacher", teacher.transition)
@@ -102,6 +109,7 @@ def _add_teacher(graph: Graph, config: Config) -> None:
         _add_model(graph, config, ACTION_MODELS[config.stitch.action_model])
         for name in _priced_by(config):
             _add_model(graph, config, name)
+    if config.stitch.epochs and not config.stitch.extended:
         ensemble = ("members", "best_members", "dynamics")
         graph.add("dynamics", "teacher", _fields(config.stitch, *ensemble))
 
@@ -159,34 +167,62 @@ def _add_epoch(graph: Graph, config: Config, k: int, previous: str) -> str:
     value = {"fit": config.stitch.value, "discount": config.teacher.discount}
     fitted_on = joined if config.stitch.value_on == "joined" else ("data",)
     graph.add(f"value-{k}", "stitch", value, fitted_on, "value")
-    hops = _fields(config.stitch, *HOPS)
-    if config.stitch.search == "faiss-ivf":  # all others are exact and give the same hops
-        hops["search"] = config.stitch.search
-    if config.stitch.method != "tskd":  # older artifacts keep their keys
-        hops["method"] = config.stitch.method
-    graph.add(f"hops-{k}", "stitch", hops, (*joined, f"value-{k}", "dynamics"), "hops")
-    walks = _fields(config.stitch, "acceptance", "improvement", "on_cycle")
+    walks = _fields(config.stitch, "acceptance", "improvement")
+    extension = stitcher_extension(config.stitch)
+    if extension is not None:
+        walks |= identity(config.stitch.method, extension, config.stitch.settings)
+        decided = f"value-{k}"
+    else:
+        walks["on_cycle"] = config.stitch.on_cycle
+        decided = _add_hops(graph, config, k, joined)
     action = ACTION_MODELS[config.stitch.action_model]
     reward = config.stitch.reward_model
     if reward == "ddr2":
         walks["reward_sampler"] = config.teacher.reward_sampler
     if reward == "simulator":
         walks["reward"] = reward
-    inputs = (*joined, f"hops-{k}", action, *_priced_by(config))
+    inputs = (*joined, decided, action, *_priced_by(config))
     graph.add(f"stitch-{k}", "stitch", walks, inputs, "stitch")
     return f"stitch-{k}"
+
+
+def _add_hops(graph: Graph, config: Config, k: int, joined: tuple[str, ...]) -> str:
+    """The hop decisions of epoch k; their name."""
+    hops = _fields(config.stitch, *HOPS)
+    if config.stitch.search == "faiss-ivf":  # all others are exact and give the same hops
+        hops["search"] = config.stitch.search
+    if config.stitch.method != "tskd":  # older artifacts keep their keys
+        hops["method"] = config.stitch.method
+    graph.add(f"hops-{k}", "stitch", hops, (*joined, f"value-{k}", "dynamics"), "hops")
+    return f"hops-{k}"
 
 
 def _generate(graph: Graph, config: Config, k: int) -> tuple[str, ...]:
     names = _generated_names(config, k)
     for name in names:
-        settings = {**config.generate.model_dump(), "epoch": k}
-        graph.add(name, "generate", settings, ("data", *TEACHER), "generate")
+        ours = {**config.generate.model_dump(exclude={"method", "settings"}), "epoch": k}
+        if config.generate.extended:
+            settings = {name: ours[name] for name in ("trajectories", "shard_size", "epoch")}
+            graph.add(name, "generate", settings, ("data", "generator"), "generate")
+        else:
+            graph.add(name, "generate", ours, ("data", *TEACHER), "generate")
     return names
 
 
 def _generated_names(config: Config, k: int) -> tuple[str, ...]:
     return (f"generate-{k}",) if config.generate.trajectories else ()
+
+
+def require_ddr(generate: GenerateConfig, why: str) -> None:
+    """Refuse a run that trains no teacher to generate.
+
+    Raises:
+        ConfigError: Then; `why` is its first sentence.
+    """
+    if generate.mode == "none":
+        raise ConfigError(f"{why} Got generate.trajectories=0. Set it to 1 or more.")
+    if generate.extended:
+        raise ConfigError(f"{why} Got generate.method {generate.method}. Use ddr.")
 
 
 def _select(config: Config) -> dict[str, Any]:
@@ -241,11 +277,7 @@ def _add_published(graph: Graph, config: Config) -> None:
 
 
 def _require_teacher(config: Config) -> None:
-    if not config.generate.trajectories:
-        raise ConfigError(
-            "A teacher is trained only to generate. Got generate.trajectories=0. Set it to 1 "
-            "or more."
-        )
+    require_ddr(config.generate, "A teacher is trained only to generate by DDR-I.")
 
 
 def _add_reward_errors(graph: Graph, config: Config) -> None:

@@ -8,17 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from tskd_ray.config.schema import Config
-from tskd_ray.data.extensions import require_shape, reward_extension
+from tskd_ray.data.extensions import calling, require_shape, reward_extension
 from tskd_ray.data.trajectories import EnvironmentSpec
 from tskd_ray.errors import DataError
-from tskd_ray.models.checkpoint import open_model
 from tskd_ray.pipeline.cost import Meter
+from tskd_ray.pipeline.extension_stages import REWARD_EXTENSION, load_fitted
 from tskd_ray.pipeline.graph import ACTION_MODELS, REWARD_MODELS
 from tskd_ray.progress import Progress, silent
 from tskd_ray.types import Float32Array, FloatArray
-
-REWARD_EXTENSION = "reward_extension"
-"""Kind of the checkpoint."""
 
 PairModel = Callable[[FloatArray, FloatArray], FloatArray]
 """Of n states and next states."""
@@ -98,11 +95,11 @@ def _extension_rewards(
 ) -> Callable[[FloatArray, FloatArray, FloatArray], FloatArray]:
     extension = reward_extension(config.stitch)
     assert extension is not None, "none of ours has this name"
-    with open_model(folder, REWARD_EXTENSION) as (tensors, _):
-        fitted = {key: value.numpy() for key, value in tensors.items()}
+    fitted = load_fitted(folder, REWARD_EXTENSION)
 
     def rewards(s: FloatArray, a: FloatArray, s2: FloatArray) -> FloatArray:
-        found = np.asarray(extension.predict(fitted, s, a, s2))
+        with calling(name):
+            found = np.asarray(extension.predict(fitted, s, a, s2))
         require_shape(name, found, (len(s),))
         return found
 

@@ -26,6 +26,7 @@ VERSIONS = {
     "reward-mlp": "1",
     "reward-wgan": "1",
     "reward-extension": "1",
+    "generator": "1",
     "generate": "2",
     "value": "3",
     "hops": "2",

@@ -78,7 +78,7 @@ def write_run(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             source=config.data.source,
             environment=recorded.environment.id if recorded.environment else None,
-            rollout=config.generate.rollout if config.generate.trajectories else "none",
+            rollout=config.generate.mode,
             seed=config.seed,
             config=config.model_dump(mode="json"),
             versions=library_versions(),
@@ -137,6 +137,8 @@ def _write_dataset(
             load_arrays(path) for name, path in folders.items() if name.startswith("generate-")
         ]
         augmented = Trajectories.concatenate([recorded, *new])
+    generate = config.generate
+    how = f"{generate.mode} {generate.method}" if generate.extended else generate.mode
     target, fresh = folder / "dataset", folder / ".dataset"
     shutil.rmtree(fresh, ignore_errors=True)
     require_room(folder, _bytes_in_hdf5(augmented), "The dataset")  # else HDF5 crashes
@@ -144,7 +146,7 @@ def _write_dataset(
         augmented,
         fresh,
         dataset_id=f"tskd/{config.name.lower().replace('.', '-')}-v0",
-        description=f"{config.data.source}, augmented; rollout {config.generate.rollout}",
+        description=f"{config.data.source}, augmented; rollout {how}",
         scores=reference(config, recorded),
     )
     shutil.rmtree(target, ignore_errors=True)
@@ -184,7 +186,7 @@ def _same(one: Path, other: Path) -> bool:
 
 def _warnings(config: Config) -> list[str]:
     stepped: list[str] = []
-    if config.generate.trajectories and config.generate.rollout == "environment":
+    if config.generate.mode == "environment":
         stepped.append("rollout: environment")
     if config.stitch.epochs and config.stitch.reward_model == "simulator":
         stepped.append("reward: simulator")

@@ -31,7 +31,7 @@ def load_recorded(config: Config) -> Trajectories:
         environment_kwargs=data.environment_kwargs or None,
     )
     check_recorded(config, recorded)
-    acts = config.evaluate.episodes or config.generate.rollout == "environment"
+    acts = config.evaluate.episodes or config.generate.mode == "environment"
     if acts and recorded.environment is not None:
         check_available(recorded.environment)
     return recorded
@@ -50,7 +50,7 @@ def check_recorded(config: Config, recorded: Trajectories) -> None:
             "or evaluate.episodes=0 to leave evaluation out."
         )
     generate = config.generate
-    if not generate.trajectories:
+    if generate.mode in ("none", "extension"):
         return
     if generate.rollout == "environment" and recorded.environment is None:
         raise ConfigError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from tskd_ray.distributed.generate import Arrays, Shard, generate_shards, plan_s
 from tskd_ray.distributed.tasks import Task, run_tasks
 from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore
 from tskd_ray.pipeline.cost import Meter, Rate
+from tskd_ray.pipeline.extension_stages import by_extension
 from tskd_ray.progress import Progress, silent
 
 _COLUMNS = (
@@ -27,7 +28,7 @@ _COLUMNS = (
 
 
 class GenerationWorker:
-    """Holds the teacher; a shard is a range of trajectory numbers of one epoch."""
+    """Holds the teacher, or an extension; a shard is a range of trajectory numbers."""
 
     def __init__(
         self,
@@ -38,30 +39,52 @@ class GenerationWorker:
     ) -> None:
         self._accounted = time.process_time()  # so that the first shard pays for loading
         folders = {name: fetch(store, key) for name, key in inputs.items()}
-        self.teacher, self.first_id = load_teacher(folders, config, epoch)
-        self.config, self.epoch = config, epoch
+        made_by = _extension if config.generate.extended else _teacher
+        self.made = made_by(folders, config, epoch)
 
     def process(self, shard: Shard) -> Arrays:
         """Generate the shard's trajectories; `cpu_seconds` tells the cost."""
-        from tskd_ray.diffusion.rollout import generate
-
-        generated = generate(
-            self.teacher,
-            self.config.generate,
-            ids=range(shard.payload["start"], shard.payload["stop"]),
-            seed=self.config.seed,
-            epoch=self.epoch,
-            first_id=self.first_id,
-            slots=self.config.compute.slots,
-        )
-        columns = {name: getattr(generated.trajectories, name) for name in _COLUMNS}
+        made = self.made(range(shard.payload["start"], shard.payload["stop"]))
         before, self._accounted = self._accounted, time.process_time()
+        return {**made, "cpu_seconds": np.array(self._accounted - before)}
+
+
+def _teacher(
+    folders: Mapping[str, Path], config: Config, epoch: int
+) -> Callable[[range], Arrays]:
+    from tskd_ray.diffusion.rollout import generate
+
+    teacher, first_id = load_teacher(folders, config, epoch)
+
+    def made(numbers: range) -> Arrays:
+        generated = generate(
+            teacher,
+            config.generate,
+            ids=numbers,
+            seed=config.seed,
+            epoch=epoch,
+            first_id=first_id,
+            slots=config.compute.slots,
+        )
         return {
-            **columns,
+            **_columns(generated.trajectories),
             "ends": generated.ends,
             "disagreement": generated.disagreement,
-            "cpu_seconds": np.array(self._accounted - before),
         }
+
+    return made
+
+
+def _extension(
+    folders: Mapping[str, Path], config: Config, epoch: int
+) -> Callable[[range], Arrays]:
+    first_id = _first_id(load_arrays(folders["data"]), config, epoch)
+    generated = by_extension(folders, config, epoch, first_id)
+    return lambda numbers: _columns(generated(numbers))
+
+
+def _columns(trajectories: Trajectories) -> Arrays:
+    return {name: getattr(trajectories, name) for name in _COLUMNS}
 
 
 def load_teacher(folders: Mapping[str, Path], config: Config, epoch: int) -> tuple[Any, int]:
@@ -89,8 +112,6 @@ def run_generation(
     info: Mapping[str, Any],
 ) -> None:
     """Generate an epoch's trajectories, shard by shard; finished shards outlive a kill."""
-    from tskd_ray.diffusion.rollout import End
-
     meter = Meter()
     count = config.generate.trajectories
     shards = plan_shards(count, config.generate.shard_size)
@@ -117,25 +138,20 @@ def run_generation(
     )
     folders = {name: fetch(store, input_key) for name, input_key in inputs.items()}
     recorded = load_arrays(folders["data"])
-    parts, ends, disagreement = [], [], []
-    for _, arrays in kept.read_all([shard.id for shard in shards]):
-        parts.append(_trajectories(arrays, recorded.environment))
-        ends.append(arrays["ends"])
-        disagreement.append(arrays["disagreement"])
+    done = [arrays for _, arrays in kept.read_all([shard.id for shard in shards])]
+    parts = [_trajectories(arrays, recorded.environment) for arrays in done]
     trajectories = Trajectories.concatenate(parts)
-    vitals = _apart(meter, config, plan_vitals, store=store, inputs=dict(inputs))
-    counts = np.bincount(np.concatenate(ends).astype(np.int64), minlength=len(End))
+    vitals = None
+    if not config.generate.extended:
+        errors = _apart(meter, config, plan_vitals, store=store, inputs=dict(inputs))
+        vitals = errors | _ends(done)
     with store.attempt(key, ids=range(count)) as attempt:
-        cut = counts[End.LEFT_BOX] + counts[End.DISAGREEMENT]
-        vitals |= {
-            "cut_share": float(cut) / count,
-            "disagreement": float(np.concatenate(disagreement).mean()),
-            **{f"ends_{end.name.lower()}": int(counts[end]) for end in End},
-        }
         save_arrays(trajectories, attempt.folder)
-        np.save(attempt.folder / "ends.npy", np.concatenate(ends))
-        np.save(attempt.folder / "disagreement.npy", np.concatenate(disagreement))
-        _write(attempt.folder / "vitals.json", vitals)
+        if vitals is not None:
+            for name in ("ends", "disagreement"):
+                column = np.concatenate([arrays[name] for arrays in done])
+                np.save(attempt.folder / f"{name}.npy", column)
+            _write(attempt.folder / "vitals.json", vitals)
         first = _first_id(recorded, config, epoch)
         attempt.ids += [int(number) - first for number in trajectories.episode_id]
         meter.elsewhere += kept.cpu_seconds() - here
@@ -147,14 +163,32 @@ def run_generation(
         attempt.info |= {**figures, **info}
 
 
+def _ends(shards: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """How the episodes of all shards ended, and how much the ensemble disagreed."""
+    from tskd_ray.diffusion.rollout import End
+
+    ends = np.concatenate([arrays["ends"] for arrays in shards]).astype(np.int64)
+    counts = np.bincount(ends, minlength=len(End))
+    cut = counts[End.LEFT_BOX] + counts[End.DISAGREEMENT]
+    return {
+        "cut_share": float(cut) / len(ends),
+        "disagreement": float(
+            np.concatenate([arrays["disagreement"] for arrays in shards]).mean()
+        ),
+        **{f"ends_{end.name.lower()}": int(counts[end]) for end in End},
+    }
+
+
 def _steps_per_second(rate: Rate, config: Config, made: Trajectories) -> dict[str, float]:
     """Environment steps per second of this command, and the diffusion network's arithmetic."""
-    from tskd_ray.diffusion.ddr import TrajectoryDiffuser
-
     per_second = rate.figures().get("rate", 0.0) * made.n_steps / made.n_episodes
     if not per_second:
         return {}
     settings = config.generate
+    if settings.extended:
+        return {"rate": round(per_second, 3)}
+    from tskd_ray.diffusion.ddr import TrajectoryDiffuser
+
     diffuser = TrajectoryDiffuser(config.teacher, made.observation_dim)
     share = (settings.warm_steps or settings.sampler.steps) / settings.sampler.steps
     flops = diffuser.plan_flops(settings.sampler) * share / settings.replan_every

@@ -19,12 +19,12 @@ from tskd_ray.config.schema import Config, FitConfig
 from tskd_ray.data.arrays import load_arrays, save_arrays
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.pipeline.diffusers import train_diffuser
-from tskd_ray.pipeline.hop_models import (
-    REWARD_EXTENSION,
-    action_model,
-    reward_model,
-    true_rewards,
+from tskd_ray.pipeline.extension_stages import (
+    fit_generator,
+    fit_reward,
+    walks_by_extension,
 )
+from tskd_ray.pipeline.hop_models import action_model, reward_model, true_rewards
 from tskd_ray.pipeline.reward_errors import measure_reward_errors
 from tskd_ray.progress import Progress, silent
 
@@ -58,6 +58,11 @@ class Work:
             if n.split("-")[0] in ("data", "stitch", "generate", "select")
         ]
         return Trajectories.concatenate([load_arrays(self.inputs[name]) for name in names])
+
+    def only(self, prefix: str) -> Path:
+        """Folder of the one input whose name begins so."""
+        (folder,) = (path for name, path in self.inputs.items() if name.startswith(prefix))
+        return folder
 
     def write_json(self, name: str, document: Any) -> None:
         """A JSON part."""
@@ -146,17 +151,6 @@ def train_reward_wgan(work: Work) -> None:
     _train_small(work, RewardWGAN, settings=work.config.stitch.reward_fit)
 
 
-def fit_reward_extension(work: Work) -> None:
-    """Rewards of (s, a, s') by an extension."""
-    from tskd_ray.data.extensions import reward_extension
-    from tskd_ray.models.checkpoint import save_model
-
-    extension = reward_extension(work.config.stitch)
-    assert extension is not None, "or there were no such stage"
-    fitted = extension.fit(work.joined(), work.config.seed)
-    save_model(work.out, fitted, {"kind": REWARD_EXTENSION})
-
-
 def fit_value(work: Work) -> None:
     """V on D' (eq. 10), anew in each epoch."""
     from tskd_ray.models.value import TwinValue
@@ -171,12 +165,12 @@ def fit_value(work: Work) -> None:
 
 def stitch(work: Work) -> None:
     """One epoch of Algorithm 4 on D ∪ new, from its hop decisions to the next D."""
+    from tskd_ray.models.value import TwinValue
     from tskd_ray.stitching.epoch import finish_epoch
+    from tskd_ray.stitching.given import finish_given
 
     config, settings = work.config, work.config.stitch
     joined = work.joined()
-    (hops,) = (path for name, path in work.inputs.items() if name.startswith("hops-"))
-    about = json.loads((hops / "hops.json").read_text())
     spec = joined.environment
     limit = spec.max_episode_steps if spec is not None else None
     generated = sum(
@@ -189,20 +183,29 @@ def stitch(work: Work) -> None:
         reward = true_rewards(spec, action)
     else:
         reward = reward_model(settings.reward_model, work.inputs, config, action)
-    result = finish_epoch(
-        joined,
-        load_decisions(hops),
-        neighbours=about["neighbours"],
-        action=action,
-        reward=reward,
-        acceptance=settings.acceptance,
-        improvement=settings.improvement,
-        on_cycle=settings.on_cycle,
-        max_length=int(limit or joined.lengths.max()),
-        keep=joined.n_episodes - generated,
-    )
+    common: dict[str, Any] = {
+        "action": action,
+        "reward": reward,
+        "acceptance": settings.acceptance,
+        "improvement": settings.improvement,
+        "max_length": int(limit or joined.lengths.max()),
+        "keep": joined.n_episodes - generated,
+    }
+    if settings.extended:
+        value = TwinValue.load(work.only("value-")).predict
+        walks = walks_by_extension(joined, config, value, int(work.name.split("-")[1]))
+        result, about = finish_given(joined, walks, **common), {"radius": None}
+    else:
+        hops = work.only("hops-")
+        about = json.loads((hops / "hops.json").read_text())
+        result = finish_epoch(
+            joined,
+            load_decisions(hops),
+            neighbours=about.pop("neighbours"),  # told among the counts
+            on_cycle=settings.on_cycle,
+            **common,
+        )
     save_arrays(replace(result.trajectories, environment=spec), work.out)
-    del about["neighbours"]  # among the counts
     work.write_json("counts", {**about, "counts": asdict(result.counts)})
 
 
@@ -355,7 +358,8 @@ TASKS: dict[str, Callable[[Work], None]] = {
     "action-vae": train_action_vae,
     "reward-mlp": train_reward_mlp,
     "reward-wgan": train_reward_wgan,
-    "reward-extension": fit_reward_extension,
+    "reward-extension": fit_reward,
+    "generator": fit_generator,
     "value": fit_value,
     "stitch": stitch,
     "select": select_trajectories,

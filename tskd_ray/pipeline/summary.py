@@ -93,7 +93,7 @@ def build_metrics(config: Config, folders: Folders, warnings: list[str]) -> Metr
         ),
     ]
     return Metrics(
-        rollout=config.generate.rollout if config.generate.trajectories else "none",
+        rollout=config.generate.mode,
         replan_every=config.generate.replan_every,
         scores=tuple(rows),
         offline=offline,
@@ -241,15 +241,18 @@ def _epoch(folders: Folders, name: str) -> EpochCounts:
     document = read_json(folders, name, "counts") or {}
     counts = document["counts"]
     quantiles = ("0%", "25%", "50%", "75%", "100%")
+    extension = document["radius"] is None  # which decides walks, not transitions
     return EpochCounts(
         epoch=int(name.split("-")[1]),
         transitions=counts["transitions"],
         decided=counts["decided"],
         argmax_recall=document.get("argmax_recall"),
         radius=document["radius"],
-        neighbours=dict(zip(quantiles, counts["neighbours"], strict=True)),
+        neighbours={} if extension else dict(zip(quantiles, counts["neighbours"], strict=True)),
         hops_accepted=counts["hops_accepted"],
-        refused={
+        refused={}
+        if extension
+        else {
             "no neighbour": counts["refused_no_neighbour"],
             "no better value": counts["refused_no_better"],
             "dynamics": counts["refused_dynamics"],

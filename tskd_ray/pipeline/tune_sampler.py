@@ -12,10 +12,9 @@ from tskd_ray.config.schema import Config
 from tskd_ray.console import Console
 from tskd_ray.data.arrays import load_arrays
 from tskd_ray.distributed.tasks import Task, run_tasks
-from tskd_ray.errors import ConfigError
 from tskd_ray.evaluation.quality import quality
 from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore
-from tskd_ray.pipeline.graph import TEACHER, needed
+from tskd_ray.pipeline.graph import TEACHER, needed, require_ddr
 from tskd_ray.pipeline.runner import Runner
 from tskd_ray.pipeline.spread import fetch, load_teacher
 from tskd_ray.progress import Progress, silent
@@ -51,11 +50,7 @@ def tune_sampler(config: Config, *, console: Console | None = None) -> TuneResul
         InputError: As `run`; also if the configuration generates nothing.
         StageError: If a stage fails; running again resumes.
     """
-    if not config.generate.trajectories:
-        raise ConfigError(
-            "There must be generation to tune. Got generate.trajectories=0. Set it to 1 or "
-            "more."
-        )
+    require_ddr(config.generate, "There must be generation by DDR-I to tune.")
     runner = Runner(config, console)
     store, console = runner.store, runner.console
     wanted = needed(runner.graph, TEACHER)

@@ -37,7 +37,9 @@ def read_json(folders: Folders, node: str, name: str) -> Any:
 def _teacher_signs(folders: Folders) -> list[VitalSign]:
     signs: list[VitalSign] = []
     for name in named(folders, "generate-")[:1]:
-        vitals = read_json(folders, name, "vitals") or {}
+        vitals = read_json(folders, name, "vitals")
+        if vitals is None:  # an extension's
+            continue
         first, inside = vitals["first_step_error"], vitals["interior_step_error"]
         signs.append(
             VitalSign(
@@ -112,6 +114,7 @@ def _stitch_signs(epochs: Sequence[EpochCounts]) -> list[VitalSign]:
     signs: list[VitalSign] = []
     for epoch in epochs:
         share = epoch.ends.get("cycle", 0) / max(epoch.trajectories, 1)
+        extension = epoch.radius is None  # whose walks end where it says, be it after laps
         if epoch.argmax_recall is not None:
             signs.append(
                 VitalSign(
@@ -129,11 +132,13 @@ def _stitch_signs(epochs: Sequence[EpochCounts]) -> list[VitalSign]:
                 value=float(epoch.hops_used),
                 threshold="above 0",
                 warns=not epoch.hops_used,
-                meaning=f"{epoch.hops_accepted} accepted; when none, raise the radius",
+                meaning="of an extension's walks"
+                if extension
+                else f"{epoch.hops_accepted} accepted; when none, raise the radius",
             ),
             VitalSign(
                 name=f"stitch-{epoch.epoch}: share of walks that go in circles",
-                value=share,
+                value=None if extension else share,
                 threshold="below 0.2",
                 warns=share > 0.2,
                 meaning="laps collect predicted rewards; lower the radius",

@@ -47,7 +47,7 @@ class RunRecord:
     created: str  # ISO 8601, UTC
     source: str  # `data.source`
     environment: str | None  # Gymnasium id
-    rollout: Literal["model", "dynamics", "environment", "none"]
+    rollout: Literal["model", "dynamics", "environment", "extension", "none"]
     seed: int
     config: Mapping[str, Any]  # all settings, as JSON
     versions: Mapping[str, str]  # of python, tskd_ray and what it stands on
@@ -108,7 +108,7 @@ class EpochCounts:
     transitions: int
     decided: int | None = None  # of them; None in records older than this field: all
     argmax_recall: float | None = None  # of an approximate search, on a sample; None if exact
-    radius: float
+    radius: float | None  # None: an extension decided the walks, not each transition
     neighbours: Mapping[str, float]  # quantile such as "50%" → states within the radius
     hops_accepted: int
     refused: Mapping[str, int]  # test that said no, such as "value" → transitions

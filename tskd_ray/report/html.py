@@ -25,6 +25,7 @@ ROLLOUTS = {
     "model": "offline: the diffusion model predicts the next state",
     "dynamics": "offline: a learned dynamics ensemble moves the state",
     "environment": "online: actions are executed in the environment, rewards are not read",
+    "extension": "an extension's, by whatever means it has (generate.method)",
     "none": "no trajectories were generated",
 }
 
@@ -147,7 +148,7 @@ def _pictures(data: ReportData) -> dict[str, Markup]:
         drawn["returns"] = plots.returns(data.plots.returns)
     if data.plots.projection is not None and data.plots.projection.points:
         drawn["projection"] = plots.projection(data.plots.projection)
-    if data.metrics.epochs:
+    if any(epoch.refused for epoch in data.metrics.epochs):
         drawn["decisions"] = plots.decisions(data.metrics.epochs)
     if data.run.stages:
         drawn["costs"] = plots.costs(data.run.stages)

@@ -14,7 +14,7 @@ import numpy as np
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.stitching.hops import HopDecisions, Verdict, count_neighbours
 from tskd_ray.stitching.problem import HopProblem
-from tskd_ray.stitching.walks import END_NAMES, Walks
+from tskd_ray.stitching.walks import END_NAMES, Paths, Walks
 from tskd_ray.types import BoolArray, IntArray
 
 _SAMPLE = 512
@@ -68,13 +68,7 @@ def count_epoch(
     """Counts of an epoch; `replaced`, (E,), tells the trajectories that walks took over."""
     decided = len(decisions.verdict)
     verdicts = np.bincount(decisions.verdict, minlength=len(Verdict))
-    ends = np.bincount(walks.end, minlength=len(END_NAMES))
-    own = np.arange(trajectories.n_episodes)
-    foreign = episode_of_state(trajectories, walks.last_state) != own
-    at_limit = walks.end == END_NAMES.index("truncated")
     return StitchCounts(
-        episodes=trajectories.n_episodes,
-        transitions=trajectories.n_steps,
         decided=decided,
         neighbours=tuple(neighbours),
         better_share=float(verdicts[Verdict.ACCEPTED] + verdicts[Verdict.DYNAMICS]) / decided,
@@ -83,14 +77,26 @@ def count_epoch(
         refused_no_better=int(verdicts[Verdict.NO_BETTER]),
         refused_dynamics=int(verdicts[Verdict.DYNAMICS]),
         hops_used=int(walks.used.sum()),
-        ends_terminated=int(ends[0]),
-        ends_truncated=int(ends[1]),
-        ends_cycle=int(ends[2]),
-        ends_cap=int(ends[3]),
-        replaced=int(replaced.sum()),
-        replaced_cyclic=int((replaced & walks.cyclic).sum()),
-        replaced_foreign_limit=int((replaced & foreign & at_limit).sum()),
+        **count_walks(trajectories, walks, replaced),
     )
+
+
+def count_walks(
+    trajectories: Trajectories, walks: Paths, replaced: BoolArray
+) -> dict[str, int]:
+    """What walks did, whoever decided their hops; `replaced` as in `count_epoch`."""
+    ends = np.bincount(walks.end, minlength=len(END_NAMES))
+    own = np.arange(trajectories.n_episodes)
+    foreign = episode_of_state(trajectories, walks.last_state) != own
+    at_limit = walks.end == END_NAMES.index("truncated")
+    return {
+        "episodes": trajectories.n_episodes,
+        "transitions": trajectories.n_steps,
+        **{f"ends_{name}": int(count) for name, count in zip(END_NAMES, ends, strict=True)},
+        "replaced": int(replaced.sum()),
+        "replaced_cyclic": int((replaced & walks.cyclic).sum()),
+        "replaced_foreign_limit": int((replaced & foreign & at_limit).sum()),
+    }
 
 
 def episode_of_state(trajectories: Trajectories, states: IntArray) -> IntArray:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
@@ -29,7 +30,7 @@ from tskd_ray.stitching.problem import (
     hop_problem,
     in_blocks,
 )
-from tskd_ray.stitching.walks import END_NAMES, UNDECIDED, OnCycle, Walks, follow_hops
+from tskd_ray.stitching.walks import END_NAMES, UNDECIDED, OnCycle, Paths, follow_hops
 from tskd_ray.types import BoolArray, Float64Array, FloatArray, IntArray
 
 Improvement = Literal["absolute", "paper"]
@@ -173,14 +174,50 @@ def finish_epoch(
             f"decisions of {(destination != UNDECIDED).sum()} transitions."
         )
     walks = follow_hops(trajectories, destination, on_cycle=on_cycle, max_length=max_length)
-
     used = np.flatnonzero(walks.used)  # sorted by step, hence by source state
-    hops = np.stack([trajectories.step_state[used], destination[used]], axis=1)
+    return take_walks(
+        trajectories,
+        walks,
+        np.stack([trajectories.step_state[used], destination[used]], axis=1),
+        action=action,
+        reward=reward,
+        acceptance=acceptance,
+        improvement=improvement,
+        keep=keep,
+        count=partial(count_epoch, trajectories, neighbours, decisions, walks),
+    )
+
+
+def take_walks(
+    trajectories: Trajectories,
+    walks: Paths,
+    hops: IntArray,
+    *,
+    action: PairModel,
+    reward: PairModel,
+    acceptance: float,
+    improvement: Improvement,
+    keep: int | None,
+    count: Callable[[BoolArray], StitchCounts],
+) -> StitchResult:
+    """Price the hops, let walks that improve replace their episodes, keep the best.
+
+    Args:
+        trajectories: D'.
+        walks: From the first state of each episode.
+        hops: (h, 2) source and destination states of the distinct hops that walks use.
+        action: As in `stitch_epoch`, as what follows.
+        reward: Likewise.
+        acceptance: p̃.
+        improvement: D14.
+        keep: T.
+        count: Of the episodes replaced, (E,).
+    """
     pairs = trajectories.observations[hops[:, 0]], trajectories.observations[hops[:, 1]]
     actions = _predicted("action", action, *pairs, trajectories.actions)
     rewards = _predicted("reward", reward, *pairs, trajectories.rewards)
     old = trajectories.returns
-    new = _walk_returns(trajectories, walks, used, rewards)
+    new = _walk_returns(trajectories, walks, rewards)
     replaced = (walks.n_hops > 0) & _improves(new, old, acceptance, improvement)
     returns = np.where(replaced, new, old)
     keep = trajectories.n_episodes if keep is None else min(keep, trajectories.n_episodes)
@@ -192,7 +229,7 @@ def finish_epoch(
         returns=returns,
         hops=hops,
         ends=tuple(END_NAMES[end] for end in walks.end),
-        counts=count_epoch(trajectories, neighbours, decisions, walks, replaced),
+        counts=count(replaced),
     )
 
 
@@ -206,24 +243,25 @@ def _improves(
 
 
 def _walk_returns(
-    trajectories: Trajectories, walks: Walks, used: IntArray, hop_rewards: FloatArray
+    trajectories: Trajectories, walks: Paths, hop_rewards: FloatArray
 ) -> Float64Array:
     """Return of every walk, (E,), summed in float64 as `Trajectories.returns` does (D22)."""
-    rewards = np.array(trajectories.rewards, dtype=np.float64)
-    rewards[used] = hop_rewards  # a walk never takes such a step as recorded
     returns = trajectories.returns.copy()  # right where there is no hop
     hopped = np.flatnonzero(walks.n_hops)
     block = np.cumsum(walks.length[hopped]) // _PATH
     for number in np.unique(block):
         episodes = hopped[block == number]
         starts = np.cumsum(walks.length[episodes]) - walks.length[episodes]
-        returns[episodes] = np.add.reduceat(rewards[walks.steps_of(episodes)], starts)
+        steps, row = walks.path_of(episodes)
+        rewards = trajectories.rewards[steps].astype(np.float64)
+        rewards[row >= 0] = hop_rewards[row[row >= 0]]
+        returns[episodes] = np.add.reduceat(rewards, starts)
     return returns
 
 
 def _assemble(
     old: Trajectories,
-    walks: Walks,
+    walks: Paths,
     order: IntArray,
     replaced: BoolArray,
     hop_actions: FloatArray,
@@ -235,10 +273,10 @@ def _assemble(
     offsets = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
     fresh_step = np.repeat(fresh, length)
     steps = np.empty(offsets[-1], dtype=np.int64)
-    steps[fresh_step] = walks.steps_of(order[fresh])
+    row = np.full(offsets[-1], -1, dtype=np.int64)
+    steps[fresh_step], row[fresh_step] = walks.path_of(order[fresh])
     steps[~fresh_step] = ranges(old.offsets[order[~fresh]], length[~fresh])
-    hop = fresh_step & walks.used[steps]
-    slot = (np.cumsum(walks.used) - 1)[steps[hop]]  # row among the used hops
+    hop = row >= 0
 
     final_rows = offsets[1:] + np.arange(len(order))
     state = np.empty(len(steps) + len(order), dtype=np.int64)
@@ -249,8 +287,8 @@ def _assemble(
 
     actions, rewards, origin = old.actions[steps], old.rewards[steps], old.origin[steps]
     actions[hop], rewards[hop], origin[hop] = (
-        hop_actions[slot],
-        hop_rewards[slot],
+        hop_actions[row[hop]],
+        hop_rewards[row[hop]],
         Origin.STITCHED,
     )
     episode_origin = old.episode_origin[order]
@@ -274,7 +312,7 @@ def _assemble(
 
 
 def _end_flags(
-    old: Trajectories, walks: Walks, episodes: IntArray
+    old: Trajectories, walks: Paths, episodes: IntArray
 ) -> tuple[BoolArray, BoolArray]:
     """Flags of the episode whose final state a walk reached; cycle and cap are truncations."""
     cut = walks.end[episodes] >= END_NAMES.index("cycle")

@@ -17,13 +17,13 @@ from tskd_ray.types import IntArray
 
 Method = Literal["tskd", "mbts"]
 
-_KINDS: dict[Method, tuple[Near, ...]] = {
+_KINDS: dict[str, tuple[Near, ...]] = {
     "tskd": ("arrival",),
     "mbts": ("arrival", "departure"),
 }
 
 
-def kinds_of(method: Method, candidate: Candidate) -> tuple[Near, ...]:
+def kinds_of(method: str, candidate: Candidate) -> tuple[Near, ...]:
     """The kinds of candidates that the method's decisions look at, for `hop_problem`.
 
     Raises:

@@ -222,7 +222,7 @@ def hop_problem(
     if near == "departure":
         eligible, own_places = _places_before(states, eligible, source)
     raw = metric == "raw"
-    values = _values(trajectories, value)
+    values = state_values(trajectories, value)
     rank, of_rank, better = _ranks(values, eligible)
     problem = HopProblem(
         states=states,
@@ -270,7 +270,7 @@ def in_blocks(function: Callable[..., FloatArray], *columns: FloatArray) -> Floa
     return np.concatenate(parts) if parts else np.zeros(0)
 
 
-def _values(
+def state_values(
     trajectories: Trajectories, value: Callable[[FloatArray], FloatArray]
 ) -> Float64Array:
     """V of all states; 0 at terminal ones, which TD never trains (D16)."""

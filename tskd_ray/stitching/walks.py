@@ -8,7 +8,8 @@ Successors form a functional graph: a walk ends in a final state or goes round f
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -25,9 +26,45 @@ END_NAMES = ("terminated", "truncated", "cycle", "cap")
 """How a walk ended: in a final state with its episode's flag, in a cycle, or at its cap."""
 
 
+class Paths(Protocol):
+    """One walk per episode of D', from its first state, whoever decided the hops."""
+
+    @property
+    def length(self) -> IntArray:
+        """(E,) steps."""
+        raise NotImplementedError
+
+    @property
+    def n_hops(self) -> IntArray:
+        """(E,) how many of them are hops."""
+        raise NotImplementedError
+
+    @property
+    def last_state(self) -> IntArray:
+        """(E,) state number where it ended."""
+        raise NotImplementedError
+
+    @property
+    def end(self) -> Int8Array:
+        """(E,) place in `END_NAMES`."""
+        raise NotImplementedError
+
+    @property
+    def cyclic(self) -> BoolArray:
+        """(E,) it came back to a state it had left."""
+        raise NotImplementedError
+
+    def path_of(self, episodes: IntArray) -> tuple[IntArray, IntArray]:
+        """Step numbers of the walks of `episodes`, one after the other, and what each step is.
+
+        That is its row among the distinct hops that walks use, or -1: as recorded.
+        """
+        raise NotImplementedError
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Walks:
-    """One walk per episode of D'; not their steps, which `steps_of` traces on demand."""
+    """As `Paths`, by one decision for each transition; steps are traced on demand."""
 
     length: IntArray  # (E,) steps
     n_hops: IntArray  # (E,) how many of them are hops
@@ -49,6 +86,15 @@ class Walks:
             self.first_step[episodes], length, self.successor, self.step_of_state, path
         )
         return path
+
+    def path_of(self, episodes: IntArray) -> tuple[IntArray, IntArray]:
+        """As of `Paths`."""
+        steps = self.steps_of(episodes)
+        return steps, np.where(self.used[steps], self._row[steps], -1)
+
+    @cached_property
+    def _row(self) -> IntArray:
+        return np.cumsum(self.used) - 1
 
 
 def follow_hops(

@@ -8,12 +8,17 @@ from pydantic import Field, model_validator
 
 from tskd_ray.config.schema.section import Count, Positive, Section
 from tskd_ray.config.schema.teacher import FitConfig, SamplerConfig
-from tskd_ray.entry_points import choice
+from tskd_ray.entry_points import BUILT_IN, choice
 
 
 class GenerateConfig(Section):
     """Algorithm 1: trajectories from DDR-I."""
 
+    method: Annotated[str, choice("generators")] = "ddr"
+    """DDR-I, or the name of an extension, to which only `trajectories` and `shard_size`
+    apply."""
+    settings: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """Of an extension."""
     trajectories: Annotated[int, Field(ge=0)] = 300
     """n, new trajectories per stitching epoch; 0 leaves generation out."""
     rollout: Literal["model", "dynamics", "environment"] = "dynamics"
@@ -35,6 +40,18 @@ class GenerateConfig(Section):
     shard_size: Count = 25
     """Trajectories per unit of work: what the death of a worker may cost."""
 
+    @property
+    def extended(self) -> bool:
+        """Whether an extension generates."""
+        return self.method not in BUILT_IN["generators"]
+
+    @property
+    def mode(self) -> Literal["model", "dynamics", "environment", "extension", "none"]:
+        """Where next states come from: the rollout, if there is one."""
+        if not self.trajectories:
+            return "none"
+        return "extension" if self.extended else self.rollout
+
 
 class RadiusConfig(Section):
     """ρ as the radius whose median neighbourhood has that many states (D19)."""
@@ -47,10 +64,13 @@ class StitchConfig(Section):
 
     epochs: Annotated[int, Field(ge=0)] = 2
     """K; 0 leaves stitching out (generated trajectories still join the data)."""
-    method: Literal["tskd", "mbts"] = "tskd"
+    method: Annotated[str, choice("stitchers")] = "tskd"
     """Candidates of tskd are the states near s'; mbts (Hepburn & Montana 2022) adds those that
     follow a state near s, and has models of its own. The published mbts uses `best_members` 5
-    and no generated trajectories."""
+    and no generated trajectories. Or the name of an extension, which decides the walks: the
+    settings of hops do not apply to it."""
+    settings: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """Of an extension that stitches."""
     action: Literal["inverse", "vae"] | None = None
     """Who acts in a hop: the inverse dynamics, or a conditional VAE. Default: the method's,
     inverse for tskd, vae for mbts."""
@@ -59,7 +79,7 @@ class StitchConfig(Section):
     Default: the method's, ddr2 for tskd, wgan for mbts. simulator: the true reward of (s, a),
     to see what wrong rewards cost; that touches the environment. Or an extension's name."""
     reward_settings: dict[str, Any] = Field(default_factory=dict[str, Any])
-    """Of an extension."""
+    """Of an extension that prices hops."""
     radius: Positive | RadiusConfig = 1.0
     metric: Literal["raw", "standardized"] = "raw"
     acceptance: Annotated[float, Field(ge=0)] = 0.1
@@ -89,6 +109,11 @@ class StitchConfig(Section):
     """Of `action: vae`."""
     reward_fit: FitConfig = FitConfig(steps=100_000, batch_size=256, learning_rate=1e-4)
     """Of `reward: mlp` and `wgan`."""
+
+    @property
+    def extended(self) -> bool:
+        """Whether an extension stitches."""
+        return self.method not in BUILT_IN["stitchers"]
 
     @property
     def action_model(self) -> Literal["inverse", "vae"]:

@@ -110,8 +110,8 @@ class Config(Section):
                 "generate.warm_steps cannot exceed generate.sampler.steps. Got "
                 f"{warm} of {self.generate.sampler.steps}. Lower the former."
             )
-        rewarded = self.teacher.diffuse_rewards or self.generate.rollout == "dynamics"
-        if self.generate.trajectories and not rewarded:
+        planned = self.generate.mode in ("model", "environment")
+        if planned and not self.teacher.diffuse_rewards:
             raise ValueError(
                 f"generate.rollout={self.generate.rollout} takes rewards from the plan, which "
                 "teacher.diffuse_rewards=false leaves out. Use generate.rollout=dynamics."

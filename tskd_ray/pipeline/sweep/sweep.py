@@ -277,7 +277,7 @@ def _record(
     return SweepRecord(
         name=base.name,
         objectives=tuple((o.metric, _WORDS[o.direction]) for o in sweep.settings.objective),
-        rollout=base.generate.rollout if base.generate.trajectories else "none",
+        rollout=base.generate.mode,
         environment=None if environment is None else environment.id,
         environment_kwargs=None if environment is None else environment.kwargs,
         base=base.model_dump(mode="json"),
