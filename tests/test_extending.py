@@ -374,6 +374,8 @@ def test_what_is_not_installed_on_a_worker_and_what_is_twice_is_told(
     [
         ("np.array([0.5])", StageError, r"must return numbers of episodes, integers from 0 to"),
         ("np.array([-1])", StageError, r"must return numbers of episodes, integers from 0 to"),
+        ("1 / 0", StageError, r"long raised ZeroDivisionError: division by zero\. Mend its"),
+        ("trajectories.rewards.sort()", StageError, r"long raised ValueError: .*read-only"),
         ("np.arange(3)", DataError, r"at least 5 episodes\. long keeps 3 of"),
     ],
 )

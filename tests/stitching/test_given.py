@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from stitching.cases import Case, random_case
+from tskd_ray.data.extensions import Part
 from tskd_ray.data.trajectories import Origin, Trajectories
 from tskd_ray.errors import DataError
 from tskd_ray.stitching.epoch import StitchResult, finish_epoch
-from tskd_ray.stitching.given import Part, finish_given, read_walks
+from tskd_ray.stitching.given import finish_given, read_walks
 from tskd_ray.stitching.hops import decide_hops
 from tskd_ray.stitching.problem import hop_problem
 from tskd_ray.stitching.walks import Walks, follow_hops

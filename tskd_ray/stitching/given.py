@@ -11,15 +11,13 @@ from functools import partial
 
 import numpy as np
 
+from tskd_ray.data.extensions import Part
 from tskd_ray.data.trajectories import Trajectories, ranges
 from tskd_ray.errors import DataError
 from tskd_ray.stitching.counts import StitchCounts, count_walks
 from tskd_ray.stitching.epoch import Improvement, PairModel, StitchResult, take_walks
 from tskd_ray.stitching.walks import END_NAMES, Paths, steps_of_states
 from tskd_ray.types import BoolArray, Int8Array, IntArray
-
-Part = tuple[int, int, int]
-"""Episode, and its first and last state: within, steps are as recorded."""
 
 _EPISODE, _FIRST, _LAST = range(3)
 

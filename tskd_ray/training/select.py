@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tskd_ray.config.schema import SelectConfig
-from tskd_ray.data.extensions import Selector, selector_extension
+from tskd_ray.data.extensions import Selector, calling, read_only, selector_extension
 from tskd_ray.data.trajectories import Origin, Trajectories
 from tskd_ray.errors import DataError, StageError
 from tskd_ray.types import BoolArray, Float64Array, IntArray
@@ -44,7 +44,7 @@ def select(trajectories: Trajectories, settings: SelectConfig | None = None) -> 
     Raises:
         ConfigError: If an extension is not there or refuses its settings.
         DataError: If fewer than `settings.minimum_episodes` survive; shows the returns.
-        StageError: If an extension returns what are no episodes.
+        StageError: If an extension fails, or returns what are no episodes.
     """
     settings = settings or SelectConfig()
     returns = trajectories.returns
@@ -86,7 +86,8 @@ def _by_extension(
     groups: Mapping[str, BoolArray],
     settings: SelectConfig,
 ) -> Selection:
-    numbers = np.asarray(extension.select(trajectories))
+    with calling(settings.by):
+        numbers = np.asarray(extension.select(read_only(trajectories)))
     episodes = trajectories.n_episodes
     if (
         numbers.ndim != 1
