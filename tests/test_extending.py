@@ -141,7 +141,7 @@ def test_what_generates_stitches_prices_and_selects_on_the_page_works_in_a_run(
     assert 0 < kept.n_episodes < stitched.n_episodes
 
     metrics = build_metrics(config, folders, [])
-    assert (metrics.rollout, metrics.epochs[0].radius) == ("extension", None)
+    assert (metrics.rollout, metrics.epochs[0].decided) == ("extension", None)
     assert metrics.epochs[0].hops_used >= len(np.unique(s, axis=0))
     walks = build_plots(folders).walks
     assert walks

@@ -177,6 +177,27 @@ def test_a_run_without_figures_still_has_a_page(tmp_path: Path) -> None:
     assert "All settings" in page.text
 
 
+def test_walks_and_trajectories_of_extensions_are_called_theirs() -> None:
+    data = example()
+    epochs = tuple(
+        replace(epoch, radius=None, decided=None, neighbours={}, refused={})
+        for epoch in data.metrics.epochs
+    )
+    page = Page(
+        render(
+            replace(
+                data,
+                run=replace(data.run, rollout="extension"),
+                metrics=replace(data.metrics, epochs=epochs),
+            )
+        )
+    )
+    assert page.open == []
+    assert "Generated trajectories: an extension's" in page.text
+    assert not any("by decision" in value for _, value in page.attributes)
+    assert re.search(r"radius ρ\W+–", page.text)
+
+
 def test_returns_are_shown_where_no_reference_score_is_known() -> None:
     rows = (
         ScoreRow(name="plain BC", final=Score(mean_return=-120.0, return_error=4.0), seeds=3),

@@ -245,7 +245,7 @@ def _epoch(folders: Folders, name: str) -> EpochCounts:
     return EpochCounts(
         epoch=int(name.split("-")[1]),
         transitions=counts["transitions"],
-        decided=counts["decided"],
+        decided=None if extension else counts["decided"],
         argmax_recall=document.get("argmax_recall"),
         radius=document["radius"],
         neighbours={} if extension else dict(zip(quantiles, counts["neighbours"], strict=True)),

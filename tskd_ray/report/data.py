@@ -106,7 +106,7 @@ class EpochCounts:
 
     epoch: int
     transitions: int
-    decided: int | None = None  # of them; None in records older than this field: all
+    decided: int | None = None  # of them; None in records older than this field, or by walks
     argmax_recall: float | None = None  # of an approximate search, on a sample; None if exact
     radius: float | None  # None: an extension decided the walks, not each transition
     neighbours: Mapping[str, float]  # quantile such as "50%" → states within the radius
