@@ -262,7 +262,9 @@ def _epoch(folders: Folders, name: str) -> EpochCounts:
         replaced=counts["replaced"],
         replaced_by_cycle_or_clock=counts["replaced_cyclic"] + counts["replaced_foreign_limit"],
         ends={
-            kind: counts[f"ends_{kind}"] for kind in ("terminated", "truncated", "cycle", "cap")
+            kind: counts[f"ends_{kind}"]
+            for kind in ("terminated", "truncated", "cycle", "cap")
+            if kind != "cycle" or not extension  # whose walks may go round, and on
         },
     )
 
