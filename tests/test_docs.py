@@ -16,6 +16,7 @@ import yaml
 
 import tskd_ray
 from commands import bash_lines, check_command
+from tskd_ray.config.schema import Section
 
 ROOT = Path(tskd_ray.__file__).parent.parent
 ALGORITHM = (ROOT / "docs/algorithm.md").read_text()
@@ -112,3 +113,17 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
             assert (folder / link.lstrip("/")).exists(), (path, link)
     assert "guidance" in texts[site / "reference/settings.html"]
     assert "tskd data export" in texts[site / "reference/commands.html"]
+
+
+def test_the_page_of_settings_has_every_section() -> None:
+    page = (ROOT / "docs/reference/settings.md").read_text()
+    told = set(re.findall(r"^::: (\S+)$", page, re.MULTILINE))
+    sections, left = list[type[Section]](), [Section]
+    while left:
+        below = left.pop().__subclasses__()
+        sections += below
+        left += below
+    ours = [one for one in sections if one.__module__.startswith("tskd_ray.config.schema.")]
+    assert len(ours) > 10
+    for one in ours:
+        assert {one.__module__, f"{one.__module__}.{one.__qualname__}"} & told, one
