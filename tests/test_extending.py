@@ -30,6 +30,7 @@ from tskd_ray.entry_points import BUILT_IN
 from tskd_ray.errors import ConfigError, DataError, StageError
 from tskd_ray.models.checkpoint import save_model
 from tskd_ray.models.inverse_dynamics import InverseDynamics
+from tskd_ray.models.students import ExtensionPolicy, load_student
 from tskd_ray.pipeline.extension_stages import (
     REWARD_EXTENSION,
     by_extension,
@@ -41,7 +42,7 @@ from tskd_ray.pipeline.hop_models import reward_model
 from tskd_ray.pipeline.manifest import artifact_key
 from tskd_ray.pipeline.runner import Runner
 from tskd_ray.pipeline.spread import GenerationWorker
-from tskd_ray.pipeline.stages import Work
+from tskd_ray.pipeline.stages import Work, first_student
 from tskd_ray.pipeline.summary import build_metrics, build_plots
 from tskd_ray.seeding import numpy_rng
 from tskd_ray.training.select import select
@@ -211,6 +212,37 @@ def test_a_killed_generator_goes_on_and_its_shards_do_not_matter(
     assert done == [0, 1, 2, 2, 3]
 
 
+def test_the_student_of_the_page_is_trained_scored_and_kept_as_ours_are(
+    page: Any, tmp_path: Path
+) -> None:
+    config = with_settings(tiny_config(tmp_path), distill=SETTINGS["distill"])
+    runner = Runner(config)
+    names = ["students-recorded", "scores-recorded", "offline-recorded"]
+    runner.complete(needed(runner.graph, names))
+    recorded = load_arrays(folder_of(runner, "data"))
+    policy = load_student(first_student(folder_of(runner, "students-recorded")))
+    x = page.with_one(recorded.observations[recorded.step_state])
+    weights = np.linalg.lstsq(
+        np.concatenate([x, np.sqrt(0.1) * np.eye(x.shape[1])]),
+        np.concatenate([recorded.actions, np.zeros((x.shape[1], 3))]),
+    )[0]
+    expected = np.clip(x @ weights, -1, 1)
+    found = policy.act(recorded.observations[recorded.step_state])  # pyright: ignore
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    returns = np.load(folder_of(runner, "scores-recorded") / "returns.npy")
+    assert returns.shape == (1, 2, 2)  # one checkpoint, two seeds
+    assert returns[0, 0].tolist() == returns[0, 1].tolist()  # it draws nothing
+    (folder_of(runner, "offline-recorded") / "offline.json").read_text()
+
+
+def test_a_student_s_actions_of_another_shape_are_refused(install: Install) -> None:
+    install(PARTS.replace('observations) @ fitted["weights"]', "observations)"), ENTRY_POINTS)
+    one = np.zeros(1, dtype=np.float32)
+    policy = ExtensionPolicy("ridge", {}, {"weights": np.ones((3, 1))}, one, one)
+    with pytest.raises(StageError, match=r"ridge must return an array of shape \(4, 1\)"):
+        policy.act(np.zeros((4, 2)))
+
+
 def test_the_format_of_the_page_reads_what_is_checked_as_any_dataset(
     page: Any, tmp_path: Path
 ) -> None:
@@ -252,6 +284,9 @@ def test_name_version_and_settings_are_in_the_keys_of_what_follows(
     after_selection = {
         name for name in keys(before) if name.endswith(("-tskd", "-filtered", "select"))
     }
+    students = {
+        name for name in keys(before) if name.startswith(("students-", "scores-", "offline-"))
+    }
     for section, field, chosen, settings, follows in (
         ("generate", "method", "linear-world", {"settings": {"steps": 7}}, generation),
         (
@@ -263,6 +298,7 @@ def test_name_version_and_settings_are_in_the_keys_of_what_follows(
         ),
         ("stitch", "reward", "linear", {"reward_settings": {"ridge": 0.1}}, after_rewards),
         ("select", "by", "long", {"settings": {"steps": 7}}, after_selection),
+        ("distill", "method", "ridge", {"settings": {"ridge": 0.1}}, students),
     ):
         install(PARTS, ENTRY_POINTS)
         ours = with_settings(before, **{section: {field: chosen}})

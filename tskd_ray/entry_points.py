@@ -14,12 +14,13 @@ from pydantic import AfterValidator
 
 from tskd_ray.errors import ConfigError, reason
 
-Group = Literal["generators", "stitchers", "reward_models", "selectors", "formats"]
+Group = Literal["generators", "stitchers", "reward_models", "selectors", "students", "formats"]
 BUILT_IN: dict[Group, tuple[str, ...]] = {
     "generators": ("ddr",),
     "stitchers": ("tskd", "mbts"),
     "reward_models": ("ddr2", "mlp", "wgan", "simulator"),
     "selectors": ("return",),
+    "students": ("bc", "td3bc", "iql", "cql", "dt"),
     "formats": ("builtin",),
 }
 """Names of ours, which no extension can take."""

@@ -37,3 +37,8 @@ def torch_rng(seed: int, *key: str | int) -> torch.Generator:
 
     state = seed_sequence(seed, *key).generate_state(1, dtype=np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+def seed_number(seed: int, *key: str | int) -> int:
+    """A number below 2^32 for the key, for code that takes a seed and no generator."""
+    return int(seed_sequence(seed, *key).generate_state(1)[0])

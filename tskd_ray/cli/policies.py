@@ -65,6 +65,7 @@ def export_policy(
     from tskd_ray.models.threads import torch_threads
     from tskd_ray.report.data import load_report_data
 
+    _require_mlp(folder / "policy")
     run, policy = load_report_data(folder), Policy.load(folder / "policy")
     dataset = _dataset(folder, policy)
     episodes = _episodes(run.run, dataset, score)
@@ -103,6 +104,18 @@ def _run_of(given: Path) -> Path:
             f"{str(given)!r}, which does not. Give the folder that `tskd run` named."
         )
     return folder
+
+
+def _require_mlp(folder: Path) -> None:
+    from tskd_ray.models.checkpoint import kind_of
+    from tskd_ray.models.policy import KIND
+
+    kind = kind_of(folder)
+    if kind != KIND:
+        raise DataError(
+            f"Only students that are an MLP are exported. {folder} has a {kind}. Use "
+            "distill.method=bc, td3bc, iql or cql."
+        )
 
 
 def _dataset(folder: Path, policy: Policy) -> Trajectories:

@@ -15,7 +15,13 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from tskd_ray.config.schema import Config, GenerateConfig, SelectConfig, StitchConfig
+from tskd_ray.config.schema import (
+    Config,
+    DistillConfig,
+    GenerateConfig,
+    SelectConfig,
+    StitchConfig,
+)
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.entry_points import BUILT_IN, load
 from tskd_ray.errors import ConfigError, DataError, StageError, TskdError, reason
@@ -24,9 +30,14 @@ from tskd_ray.types import Float64Array, FloatArray, IntArray
 Fitted = Mapping[str, FloatArray]
 """What was learned, as named arrays: kept as safetensors, never as pickle."""
 
-_TORCHRL = ("tensordict", "torchrl")
-PACKAGES = {"td3bc": _TORCHRL, "iql": _TORCHRL, "cql": _TORCHRL}
-"""Beyond our own dependencies, by `distill.method`: the extra `students`."""
+_TORCHRL = ("students", "torchrl", "tensordict")
+PACKAGES = {
+    "td3bc": _TORCHRL,
+    "iql": _TORCHRL,
+    "cql": _TORCHRL,
+    "dt": ("dt", *_TORCHRL[1:], "transformers"),
+}
+"""By `distill.method`: an extra of ours, and what must be importable of it."""
 
 
 Part = tuple[int, int, int]
@@ -115,6 +126,22 @@ class Selector(Protocol):
 
 
 @runtime_checkable
+class StudentMethod(Protocol):
+    """Trains students: group `tskd_ray.students`, chosen by `distill.method`."""
+
+    version: str
+    """As of a `RewardModel`."""
+
+    def train(self, trajectories: Trajectories, seed: int) -> Fitted:
+        """Learn from a dataset, once for each student; the same seed, the same arrays."""
+        raise NotImplementedError
+
+    def act(self, fitted: Fitted, observations: FloatArray) -> FloatArray:
+        """Actions (N, A) for observations (N, S), raw units, each of its row alone."""
+        raise NotImplementedError
+
+
+@runtime_checkable
 class DatasetFormat(Protocol):
     """Reads datasets `NAME:SOURCE`: group `tskd_ray.formats`, by the name before the colon.
 
@@ -174,23 +201,44 @@ def selector_extension(select: SelectConfig) -> Selector | None:
     return load("selectors", select.by, Selector, select.settings)
 
 
+def student_extension(distill: DistillConfig) -> StudentMethod | None:
+    """What trains students, if it is an extension.
+
+    Raises:
+        ConfigError: As `entry_points.load`.
+    """
+    if distill.method in BUILT_IN["students"]:
+        return None
+    return load_student_method(distill.method, distill.settings)
+
+
+def load_student_method(name: str, settings: Mapping[str, Any]) -> StudentMethod:
+    """The extension of that name.
+
+    Raises:
+        ConfigError: As `entry_points.load`.
+    """
+    return load("students", name, StudentMethod, settings)
+
+
 def require_packages(method: str) -> None:
     """Refuse a method of students whose packages are not installed.
 
     Raises:
         ConfigError: Then.
     """
-    missing = [name for name in PACKAGES.get(method, ()) if find_spec(name) is None]
+    extra, *modules = PACKAGES.get(method, ("",))
+    missing = [name for name in modules if find_spec(name) is None]
     if missing:
         raise ConfigError(
             f"distill.method={method} needs TorchRL, on each machine. This one lacks "
-            f"{' and '.join(missing)}. Run: pip install 'tskd-ray[students]'"
+            f"{' and '.join(missing)}. Run: pip install 'tskd-ray[{extra}]'"
         )
 
 
 def identity(
     name: str,
-    extension: Generator | Stitcher | RewardModel | Selector,
+    extension: Generator | Stitcher | RewardModel | Selector | StudentMethod,
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What of an extension its results depend on."""
@@ -268,8 +316,9 @@ def check_settings(config: Config) -> None:
     Raises:
         ConfigError: Then, if a package is not installed, and as `entry_points.load`.
     """
-    require_packages(config.distill.method)
-    generate, stitch, select = config.generate, config.stitch, config.select
+    generate, stitch = config.generate, config.stitch
+    select, distill = config.select, config.distill
+    require_packages(distill.method)
     for where, chosen, extension, settings in (
         (
             "generate.settings",
@@ -294,6 +343,12 @@ def check_settings(config: Config) -> None:
             f"select.by {select.by}",
             selector_extension(select),
             select.settings,
+        ),
+        (
+            "distill.settings",
+            f"distill.method {distill.method}",
+            student_extension(distill),
+            distill.settings,
         ),
     ):
         if settings and extension is None:

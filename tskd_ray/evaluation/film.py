@@ -22,7 +22,7 @@ from tskd_ray.data.environments import make_environment
 from tskd_ray.data.observations import flatten_observation
 from tskd_ray.data.trajectories import EnvironmentSpec
 from tskd_ray.evaluation.camera import SCRIPT
-from tskd_ray.evaluation.simulate import Acts, reset_seed
+from tskd_ray.evaluation.simulate import Decides, deciding, reset_seed
 
 TIMEOUT = 60.0
 """Seconds for all attempts; a film takes about five."""
@@ -47,7 +47,7 @@ class Filming:
 
 
 def film_policies(
-    policies: Mapping[str, Acts],
+    policies: Mapping[str, Decides],
     environment: EnvironmentSpec,
     seed: int,
     *,
@@ -100,15 +100,19 @@ def film_policies(
         )
 
 
-def _play(policy: Acts, environment: EnvironmentSpec, reset: int) -> tuple[np.ndarray, float]:
+def _play(
+    policy: Decides, environment: EnvironmentSpec, reset: int
+) -> tuple[np.ndarray, float]:
     """Actions (L, A) of one episode, and its return."""
     simulator = make_environment(environment)
     try:
         observation, _ = simulator.reset(seed=reset)
         actions: list[np.ndarray] = []
-        earned, ended = 0.0, False
+        earned, ended, reward = 0.0, False, 0.0
+        decide, episode = deciding(policy, 1), np.zeros(1, dtype=np.int64)
         while not ended:
-            actions.append(policy.act(flatten_observation(observation)[None])[0])
+            state = flatten_observation(observation)[None]
+            actions.append(decide(state, np.array([float(reward)]), episode)[0])
             observation, reward, terminated, truncated, _ = simulator.step(actions[-1])
             earned += float(reward)
             ended = terminated or truncated

@@ -5,8 +5,8 @@ P policies · E episodes · S observation dim · A action dim
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
@@ -17,7 +17,7 @@ from tskd_ray.data.trajectories import EnvironmentSpec
 from tskd_ray.errors import DataError
 from tskd_ray.progress import Progress, silent
 from tskd_ray.seeding import seed_sequence
-from tskd_ray.types import Float64Array, FloatArray
+from tskd_ray.types import Float64Array, FloatArray, IntArray
 
 
 class Acts(Protocol):
@@ -28,8 +28,47 @@ class Acts(Protocol):
         raise NotImplementedError
 
 
+class Remembering(Protocol):
+    """What a policy with memory knows of episodes side by side."""
+
+    def act(
+        self, observations: FloatArray, rewards: FloatArray, episodes: IntArray
+    ) -> FloatArray:
+        """Actions (n, A) of the episodes (n,) that still go on.
+
+        Args:
+            observations: (n, S).
+            rewards: (n,) of the step before; 0 at the first.
+            episodes: (n,) numbers of theirs.
+        """
+        raise NotImplementedError
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """A policy with memory; `models.sequence_policy.SequencePolicy` is one."""
+
+    def begin(self, episodes: int) -> Remembering:
+        """Start so many episodes side by side."""
+        raise NotImplementedError
+
+
+Decides = Acts | Remembers
+
+
+def deciding(policy: Decides, episodes: int) -> Callable[..., FloatArray]:
+    """What gives a policy's actions, called as `Remembering.act`, in so many episodes."""
+    if isinstance(policy, Remembers):
+        return policy.begin(episodes).act
+
+    def act(observations: FloatArray, rewards: FloatArray, episodes: IntArray) -> FloatArray:
+        return policy.act(observations)
+
+    return act
+
+
 def evaluate(
-    policies: Sequence[Acts],
+    policies: Sequence[Decides],
     environment: EnvironmentSpec,
     episodes: int,
     seed: int,
@@ -41,7 +80,7 @@ def evaluate(
 
     Episode e starts from the same reset for every policy. A return depends on its own policy
     and reset alone, to the last bit, so callers may split the policies over processes, and the
-    episodes by `first`.
+    episodes by `first`; of a policy with memory, up to rounding, to which it may be sensitive.
 
     Args:
         policies: P policies, such as all seeds and checkpoints of all students.
@@ -85,7 +124,7 @@ def reset_seed(seed: int, episode: int) -> int:
 
 
 def _rollout(
-    policy: Acts, simulators: Sequence[gym.Env[Any, Any]], seed: int, first: int
+    policy: Decides, simulators: Sequence[gym.Env[Any, Any]], seed: int, first: int
 ) -> Float64Array:
     """Returns (E,) of one policy from resets first … first + E − 1."""
     resets = [
@@ -94,10 +133,12 @@ def _rollout(
     ]
     observations = np.stack([flatten_observation(observation) for observation, _ in resets])
     returns = np.zeros(len(simulators))
+    rewards = np.zeros(len(simulators))
     live = list(range(len(simulators)))
+    decide = deciding(policy, len(simulators))
     while live:
         try:
-            actions = policy.act(observations[live])
+            actions = decide(observations[live], rewards[live], np.array(live))
         except ValueError as error:
             raise DataError(
                 "A policy must take the environment's observations. It fails on "
@@ -107,7 +148,8 @@ def _rollout(
         for e, action in zip(tuple(live), actions, strict=True):
             observation, reward, terminated, truncated, _ = simulators[e].step(action)
             observations[e] = flatten_observation(observation)
-            returns[e] += float(reward)
+            rewards[e] = float(reward)
+            returns[e] += rewards[e]
             if terminated or truncated:
                 live.remove(e)
     return returns

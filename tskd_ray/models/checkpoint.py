@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 _RULE = "A checkpoint is a folder with config.json and model.safetensors."
+_REMEDY = "Train again, or give another folder."
 
 
 def save_model(
@@ -57,7 +58,7 @@ def open_model(
     """
     from safetensors.torch import load_file
 
-    with reading(_RULE, folder, "Train again, or give another folder."):
+    with reading(_RULE, folder, _REMEDY):
         config = json_file(folder / "config.json")
         found = (config.get("kind"), config.get("format_version"))
         if found != (kind, FORMAT_VERSION):
@@ -68,6 +69,16 @@ def open_model(
                 "checkpoint."
             )
         yield load_file(folder / "model.safetensors"), config
+
+
+def kind_of(folder: Path) -> str:
+    """What a checkpoint folder says that it holds.
+
+    Raises:
+        DataError: If it is none.
+    """
+    with reading(_RULE, folder, _REMEDY):
+        return str(json_file(folder / "config.json").get("kind"))[:40]
 
 
 def _replace(path: Path, content: bytes) -> None:

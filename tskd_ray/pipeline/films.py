@@ -13,7 +13,8 @@ from pathlib import Path
 from tskd_ray.config.schema import Config
 from tskd_ray.data.trajectories import EnvironmentSpec
 from tskd_ray.evaluation.film import film_policies
-from tskd_ray.models.policy import Policy
+from tskd_ray.models.students import load_student
+from tskd_ray.pipeline.stages import first_student
 from tskd_ray.pipeline.summary import ROW_NAMES
 from tskd_ray.report.films import FOLDER, FilmRecord, Films, read_films, save_films
 
@@ -36,10 +37,7 @@ def write_films(
     if not wanted or environment is None:
         shutil.rmtree(target, ignore_errors=True)
         return
-    students = {
-        name: folders[f"students-{name}"] / f"step-{config.distill.fit.steps}" / "seed-0"
-        for name in FILMED
-    }
+    students = {name: first_student(folders[f"students-{name}"]) for name in FILMED}
     episode = config.evaluate.first_episode
     # An attempt's folder names its stage, key and writer.
     of = {name: f"{'/'.join(path.parts[-5:])}#{episode}" for name, path in students.items()}
@@ -47,7 +45,7 @@ def write_films(
     if present is not None and present.of == of and not present.trouble:
         return
     done = film_policies(
-        {name: Policy.load(path) for name, path in students.items()},
+        {name: load_student(path) for name, path in students.items()},
         environment,
         config.seed,
         episode=episode,

@@ -23,6 +23,7 @@ from tskd_ray.data.extensions import (
     reward_extension,
     selector_extension,
     stitcher_extension,
+    student_extension,
 )
 from tskd_ray.errors import ConfigError
 from tskd_ray.pipeline.manifest import ArtifactKey
@@ -75,7 +76,7 @@ def build_graph(
             graph.add(f"scores-{name}", "evaluate", episodes, inputs, "scores")
         for name in _generated_names(config, 1):
             graph.add("fidelity", "evaluate", {}, ("data", name))
-    if config.evaluate.offline:
+    if config.evaluate.offline and config.distill.method != "dt":  # whose actions need more
         for name in (*BASELINES, "tskd"):
             inputs = (f"students-{name}", "data")
             graph.add(f"offline-{name}", "evaluate", {}, inputs, "offline")
@@ -144,21 +145,21 @@ def _priced_by(config: Config) -> tuple[str, ...]:
 def _add_students(
     graph: Graph, config: Config, name: str, data: str, extra: Mapping[str, Any]
 ) -> None:
-    settings = {
-        "distill": _distill(config),
-        "checkpoints": config.evaluate.checkpoints,
-        **extra,
-    }
+    settings = {**_distill(config), **extra}
     graph.add(f"students-{name}", "distill", settings, (data,), "students")
 
 
 def _distill(config: Config) -> dict[str, Any]:
     """The method and its settings; of cloning neither: older artifacts keep their keys."""
     distill = config.distill
+    extension = student_extension(distill)
+    if extension is not None:
+        of = identity(distill.method, extension, distill.settings)
+        return {"distill": {**_fields(distill, "seeds", "first_seed"), "method": of}}
     plain = distill.model_dump(mode="json", include={"seeds", "first_seed", "hidden", "fit"})
     if distill.method != "bc":
         plain["method"] = {distill.method: getattr(distill, distill.method).model_dump()}
-    return plain
+    return {"distill": plain, "checkpoints": config.evaluate.checkpoints}
 
 
 def _add_epoch(graph: Graph, config: Config, k: int, previous: str) -> str:

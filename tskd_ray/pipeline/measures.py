@@ -9,7 +9,7 @@ import numpy as np
 
 from tskd_ray.data.arrays import load_arrays
 from tskd_ray.data.trajectories import Origin
-from tskd_ray.pipeline.stages import Work
+from tskd_ray.pipeline.stages import Work, first_student
 
 if TYPE_CHECKING:
     from tskd_ray.diffusion.ddr import TrajectoryDiffuser
@@ -94,15 +94,16 @@ def time_planning(work: Work) -> None:
     """Seconds that teacher and student take to decide on recorded states (Table 2)."""
     from tskd_ray.diffusion.teacher import Teacher
     from tskd_ray.evaluation.latency import deciding_seconds, planner
-    from tskd_ray.models.policy import Policy
+    from tskd_ray.evaluation.simulate import deciding
+    from tskd_ray.models.students import load_student
     from tskd_ray.models.threads import torch_threads
 
     config = work.config
     recorded = load_arrays(work.inputs["data"])
     teacher = Teacher.load(dict(work.inputs), recorded)
-    students = work.inputs["students-tskd"]
-    (last,) = sorted(students.glob("step-*"), key=lambda path: int(path.name[5:]))[-1:]
-    student = Policy.load(last / "seed-0")
+    student = load_student(first_student(work.inputs["students-tskd"]))
+    act = deciding(student, 1)
+    nothing, first = np.zeros(1), np.zeros(1, dtype=np.int64)
     published = config.generate.model_copy(
         update={
             "sampler": config.generate.sampler.model_copy(
@@ -111,7 +112,7 @@ def time_planning(work: Work) -> None:
         }
     )
     deciders = {
-        "student": student.act,
+        "student": lambda state: act(state, nothing, first),
         "teacher": planner(teacher, config.generate),
         "teacher, all denoising steps": planner(teacher, published),
     }

@@ -98,7 +98,7 @@ def write_run(
                 _remove(folder / name)
             return metrics, None
         _write_dataset(config, recorded, folders, folder)
-        _write_policy(config, folders, folder, data.run)
+        _write_policy(folders, folder, data.run)
         write_films(config, recorded.environment, folders, folder)
         from tskd_ray.report.html import write_report
 
@@ -160,19 +160,20 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _write_policy(
-    config: Config, folders: Mapping[str, Path], folder: Path, run: RunRecord
-) -> None:
+def _write_policy(folders: Mapping[str, Path], folder: Path, run: RunRecord) -> None:
     """The TSKD student of the first seed, final weights: not the luckiest, the first."""
     from tskd_ray.export.description import Description
     from tskd_ray.export.onnx_graph import float_onnx
     from tskd_ray.models.policy import Policy
+    from tskd_ray.models.students import load_student
+    from tskd_ray.pipeline.stages import first_student
 
-    student = folders["students-tskd"] / f"step-{config.distill.fit.steps}" / "seed-0"
-    policy, target, fresh = Policy.load(student), folder / "policy", folder / ".policy"
+    policy = load_student(first_student(folders["students-tskd"]))
+    target, fresh = folder / "policy", folder / ".policy"
     shutil.rmtree(fresh, ignore_errors=True)
     policy.save(fresh)
-    (fresh / "policy.onnx").write_bytes(float_onnx(policy, Description.of(run, policy)))
+    if isinstance(policy, Policy):  # others are no graph of ours
+        (fresh / "policy.onnx").write_bytes(float_onnx(policy, Description.of(run, policy)))
     if all(_same(path, target / path.name) for path in fresh.iterdir()):
         shutil.rmtree(fresh)  # what `tskd export` put beside it stays true
         return

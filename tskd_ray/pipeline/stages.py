@@ -240,6 +240,7 @@ def select_trajectories(work: Work) -> None:
 
 def train_students(work: Work) -> None:
     """The students of one dataset: recorded, the recorded that selection keeps, or D_BC."""
+    from tskd_ray.models.policy import Policy
     from tskd_ray.training.distill import distill
     from tskd_ray.training.select import select
 
@@ -257,8 +258,9 @@ def train_students(work: Work) -> None:
         progress=work.progress,
     )["student"]
     seeds = work.config.distill.seeds
-    if work.config.distill.method == "bc":
-        _count_flops(work, students.final[0].network, work.config.distill.fit, seeds)
+    first = students.final[0]
+    if work.config.distill.method == "bc" and isinstance(first, Policy):
+        _count_flops(work, first.network, work.config.distill.fit, seeds)
     for step, policies in zip(students.steps, students.policies, strict=True):
         for number, policy in enumerate(policies):
             policy.save(work.out / f"step-{step}" / f"seed-{number}")
@@ -273,15 +275,21 @@ def train_students(work: Work) -> None:
     )
 
 
+def first_student(folder: Path) -> Path:
+    """Of a `students` stage's folder: the first seed, final weights."""
+    steps = json.loads((folder / "students.json").read_text())["steps"]
+    return folder / f"step-{steps[-1]}" / "seed-0"
+
+
 def score_students(work: Work) -> None:
     """Returns of every checkpoint and seed in the environment."""
     from tskd_ray.evaluation.simulate import evaluate
-    from tskd_ray.models.policy import Policy
+    from tskd_ray.models.students import load_student
 
     (folder,) = (path for name, path in work.inputs.items() if name.startswith("students-"))
     about = json.loads((folder / "students.json").read_text())
     policies = [
-        Policy.load(folder / f"step-{step}" / f"seed-{number}")
+        load_student(folder / f"step-{step}" / f"seed-{number}")
         for step in about["steps"]
         for number in range(about["seeds"])
     ]
@@ -303,12 +311,15 @@ def score_students(work: Work) -> None:
 def estimate_students(work: Work) -> None:
     """What the final students would earn, from the recorded data alone."""
     from tskd_ray.evaluation.offline import estimate_returns
-    from tskd_ray.models.policy import Policy
+    from tskd_ray.models.sequence_policy import SequencePolicy
+    from tskd_ray.models.students import load_student
 
     (folder,) = (path for name, path in work.inputs.items() if name.startswith("students-"))
     about = json.loads((folder / "students.json").read_text())
     final = folder / f"step-{about['steps'][-1]}"
-    policies = [Policy.load(final / f"seed-{number}") for number in range(about["seeds"])]
+    students = [load_student(final / f"seed-{number}") for number in range(about["seeds"])]
+    policies = [one for one in students if not isinstance(one, SequencePolicy)]
+    assert len(policies) == about["seeds"], "a student that remembers has no such stage"
     recorded = load_arrays(work.inputs["data"])
     found = estimate_returns(policies, recorded, seed=work.config.seed)
     document = {

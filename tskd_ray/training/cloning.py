@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from tskd_ray.models.mlp import BatchedMLP, MemberKey
 from tskd_ray.models.policy import Policy, students_forward
 from tskd_ray.models.standardizer import Standardizer
 from tskd_ray.types import Float32Array
+
+if TYPE_CHECKING:
+    from tskd_ray.models.sequence_policy import SequencePolicy
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +60,9 @@ class Learner(nn.Module, ABC):
         """What policies are made of, (M, …) each, as it is now."""
 
     @abstractmethod
-    def policy(self, weights: Sequence[Tensor], member: int, details: dict[str, Any]) -> Policy:
+    def policy(
+        self, weights: Sequence[Tensor], member: int, details: dict[str, Any]
+    ) -> Policy | SequencePolicy:
         """Student `member`, of weights as `weights` gave them at some step."""
 
 

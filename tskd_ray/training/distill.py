@@ -5,7 +5,7 @@ M students (dataset x seed) · C checkpoints
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,14 +14,22 @@ import torch
 from torch import Tensor, nn
 
 from tskd_ray.config.schema import DistillConfig
+from tskd_ray.data.extensions import (
+    StudentMethod,
+    calling,
+    read_only,
+    require_arrays,
+    student_extension,
+)
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.errors import DataError
 from tskd_ray.models.batches import action_bounds
 from tskd_ray.models.fit import fit
 from tskd_ray.models.mlp import MemberKey
-from tskd_ray.models.policy import Policy
 from tskd_ray.models.standardizer import Standardizer
+from tskd_ray.models.students import ExtensionPolicy, Student
 from tskd_ray.progress import Progress, silent
+from tskd_ray.seeding import seed_number
 from tskd_ray.training.cloning import Cloning, Learner, Lessons
 from tskd_ray.training.offline_rl import OfflineLearner
 from tskd_ray.types import Float32Array
@@ -32,10 +40,10 @@ class Students:
     """All students of one dataset."""
 
     steps: tuple[int, ...]  # (C,) gradient steps behind each checkpoint; the last is final
-    policies: tuple[tuple[Policy, ...], ...]  # C x seeds
+    policies: tuple[tuple[Student, ...], ...]  # C x seeds
 
     @property
-    def final(self) -> tuple[Policy, ...]:
+    def final(self) -> tuple[Student, ...]:
         """The fully trained policy of each seed."""
         return self.policies[-1]
 
@@ -60,7 +68,7 @@ def distill(
         settings: Method, seeds, widths and optimisation; default: `DistillConfig()`.
             `ema_decay` is for the final policies and not for the earlier checkpoints.
         seed: The run's seed.
-        checkpoints: C, evenly spaced, the last one final.
+        checkpoints: C, evenly spaced, the last one final; of an extension there is that alone.
         resume: Folder for the training state.
         progress: Told of the optimisation.
 
@@ -69,10 +77,17 @@ def distill(
 
     Raises:
         DataError: If there are no datasets, or they differ in widths or action bounds.
-        ConfigError: If the method needs a package that is not installed.
+        ConfigError: If the method needs a package, or is an extension, that is not installed.
+        StageError: If an extension fails.
     """
     settings = settings or DistillConfig()
     low, high = _common_bounds(datasets)
+    extension = student_extension(settings)
+    if extension is not None:
+        return {
+            name: _by_extension(extension, name, one, settings, seed, low, high)
+            for name, one in datasets.items()
+        }
     numbers = range(settings.first_seed, settings.first_seed + settings.seeds)
     keys: list[MemberKey] = [
         ("student", name, number) for name in datasets for number in numbers
@@ -80,8 +95,7 @@ def distill(
     lessons = [
         Lessons(one, Standardizer.fit(one.observations), low, high) for one in datasets.values()
     ]
-    learn = Cloning if settings.method == "bc" else OfflineLearner
-    learner = learn(lessons, settings, seed, keys)
+    learner = _learner(settings.method)(lessons, settings, seed, keys)
     steps = checkpoint_steps(settings.fit.steps, checkpoints)
     training = _Training(learner, len(steps) - 1)
 
@@ -110,6 +124,45 @@ def distill(
         )
         for name in datasets
     }
+
+
+def _learner(method: str) -> Callable[..., Learner]:
+    if method == "bc":
+        return Cloning
+    if method == "dt":
+        from tskd_ray.training.sequences import SequenceLearner
+
+        return SequenceLearner
+    return OfflineLearner
+
+
+def _by_extension(
+    extension: StudentMethod,
+    name: str,
+    trajectories: Trajectories,
+    settings: DistillConfig,
+    seed: int,
+    low: Float32Array,
+    high: Float32Array,
+) -> Students:
+    """Its students of one dataset, by name; how many steps it took nobody knows."""
+
+    def student(number: int) -> ExtensionPolicy:
+        with calling(settings.method):
+            fitted = extension.train(
+                read_only(trajectories), seed_number(seed, "student", name, number)
+            )
+        return ExtensionPolicy(
+            settings.method,
+            settings.settings,
+            require_arrays(settings.method, fitted),
+            low,
+            high,
+            {"dataset": name, "seed": number},
+        )
+
+    numbers = range(settings.first_seed, settings.first_seed + settings.seeds)
+    return Students((1,), (tuple(map(student, numbers)),))
 
 
 def checkpoint_steps(steps: int, checkpoints: int) -> tuple[int, ...]:

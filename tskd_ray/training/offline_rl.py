@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from importlib import import_module
 from typing import Any
 
@@ -25,7 +25,8 @@ from tskd_ray.config.schema.student import CriticConfig
 from tskd_ray.data.extensions import require_packages
 from tskd_ray.models.mlp import BatchedMLP, MemberKey, batched_forward
 from tskd_ray.models.policy import Policy
-from tskd_ray.seeding import seed_sequence
+from tskd_ray.models.randomness import own_generator
+from tskd_ray.seeding import seed_number
 from tskd_ray.training.cloning import Batches, Learner, Lessons, mlp_policy
 from tskd_ray.types import Float32Array
 
@@ -43,8 +44,8 @@ def library(name: str) -> Any:
     return import_module(name)
 
 
-class Student(nn.Module):
-    """One student in training: its policy, its critics, and TorchRL's losses of them."""
+class ActorCritic(nn.Module):
+    """A student in training: its policy, its critics, and TorchRL's losses of them."""
 
     losses: Any
     """TorchRL's: it holds all parameters, and the target networks as buffers."""
@@ -93,19 +94,12 @@ class Student(nn.Module):
             for number, layer in enumerate(self.layers)
         ]
 
-    @contextmanager
-    def own_noise(self, step: int) -> Generator[None]:
-        """What torch's global generator gives inside is this student's and this step's own."""
-        before = torch.get_rng_state()
-        state = seed_sequence(self._seed, *self._key, "noise", step).generate_state(1)
-        torch.default_generator.manual_seed(int(state[0]))
-        try:
-            yield
-        finally:
-            torch.set_rng_state(before)
+    def own_noise(self, step: int) -> AbstractContextManager[None]:
+        """TorchRL draws from torch's global generator: here, this student's and step's own."""
+        return own_generator(seed_number(self._seed, *self._key, "noise", step))
 
 
-class TD3BC(Student):
+class TD3BC(ActorCritic):
     """TD3+BC: policy and targets move every `policy_delay` steps."""
 
     def __init__(self, *arguments: Any) -> None:
@@ -134,7 +128,7 @@ class TD3BC(Student):
         return loss
 
 
-class IQL(Student):
+class IQL(ActorCritic):
     """Implicit Q-learning: a Gaussian policy around tanh(network), one spread everywhere."""
 
     def __init__(self, *arguments: Any) -> None:
@@ -164,7 +158,7 @@ class IQL(Student):
         return torch.stack([part(batch)[0] for part in parts]).sum()
 
 
-class CQL(Student):
+class CQL(ActorCritic):
     """Conservative Q-learning: soft actor-critic, whose critics are kept low off the data.
 
     The conservative term is ours. TorchRL's takes a logarithm of three exponentials, one action
@@ -227,7 +221,7 @@ class CQL(Student):
         return low.mean(1).sum()
 
 
-METHODS: dict[str, type[Student]] = {"td3bc": TD3BC, "iql": IQL, "cql": CQL}
+METHODS: dict[str, type[ActorCritic]] = {"td3bc": TD3BC, "iql": IQL, "cql": CQL}
 
 
 class OfflineLearner(Learner):

@@ -14,6 +14,7 @@ from tskd_ray.config.schema.student import (
     IQLConfig,
     SelectConfig,
     TD3BCConfig,
+    TransformerConfig,
 )
 from tskd_ray.config.schema.teacher import (
     DIFFUSER_SETTINGS,
@@ -46,5 +47,6 @@ __all__ = [
     "StitchConfig",
     "TD3BCConfig",
     "TeacherConfig",
+    "TransformerConfig",
     "UNetConfig",
 ]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tskd_ray.config.schema.section import Count, Fraction, Positive, Section
 from tskd_ray.config.schema.teacher import FitConfig
@@ -67,14 +67,40 @@ class CQLConfig(CriticConfig):
     """Drawn of each kind for that sum: at random, and from the policy at s and at s'."""
 
 
-class DistillConfig(Section):
-    """The student: a 2 x 256 MLP."""
+class TransformerConfig(Section):
+    """Decision Transformer (Chen et al. 2021): a policy that remembers."""
 
-    method: Literal["bc", "td3bc", "iql", "cql"] = "bc"
-    """Behaviour cloning, or offline reinforcement learning by TorchRL, an extra."""
+    context: Count = 20
+    """Steps that it sees."""
+    width: Count = 128
+    layers: Count = 3
+    heads: Count = 1
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    target_return: float | None = None
+    """Undiscounted return to ask for; default: the highest of the student's data."""
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(
+                "distill.dt.width must be a multiple of distill.dt.heads. Got "
+                f"{self.width} and {self.heads}. Change one of them."
+            )
+        return self
+
+
+class DistillConfig(Section):
+    """The student: a 2 x 256 MLP, but for `dt` and extensions."""
+
+    method: Annotated[str, choice("students")] = "bc"
+    """Behaviour cloning; TD3+BC, IQL, CQL or a Decision Transformer by TorchRL, which are
+    extras (docs/students.md); or the name of an extension."""
+    settings: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """Of an extension."""
     td3bc: TD3BCConfig = TD3BCConfig()
     iql: IQLConfig = IQLConfig()
     cql: CQLConfig = CQLConfig()
+    dt: TransformerConfig = TransformerConfig()
     seeds: Count = 5
     first_seed: Annotated[int, Field(ge=0)] = 0
     """Students are numbered from it; other numbers, other students."""
