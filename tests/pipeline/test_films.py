@@ -48,6 +48,7 @@ def students(tmp_path: Path) -> dict[str, Path]:
     folders = {f"students-{name}": tmp_path / name / "a" for name in ("tskd", "recorded")}
     for folder in folders.values():
         small_policy().save(folder / "step-40" / "seed-0")
+        (folder / "students.json").write_text('{"steps": [20, 40]}')
     return folders
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from tskd_ray.config.schema.student import METHODS
 from tskd_ray.export.description import LICENSE, Description, harmless
 from tskd_ray.models.policy import Policy
 from tskd_ray.report.data import ReportData, ScoreRow
@@ -62,13 +63,20 @@ def _head(policy: Policy, run: ReportData) -> Iterator[str]:
         f"A policy for `{about.environment}`: a ReLU network of widths {widths} with "
         f"{policy.n_parameters:,} parameters, from observations in raw units to actions within "
         f"[{_list(policy.low)}] and [{_list(policy.high)}]. It is deterministic and learned "
-        "by behaviour cloning from selected trajectories, recorded and augmented (Trajectory "
+        f"by {_method(run)} from selected trajectories, recorded and augmented (Trajectory "
         "Stitching Knowledge Distilling)."
     )
     yield _table(
         ("what", "value"),
         [*about.items().items(), ("tskd_ray", run.run.versions.get("tskd_ray", "unknown"))],
     )
+
+
+def _method(run: ReportData) -> str:
+    distill = run.run.config.get("distill")
+    method = distill.get("method", "bc") if isinstance(distill, Mapping) else "bc"
+    known = {**METHODS, "bc": "behaviour cloning"}
+    return known.get(str(method), harmless(str(method)))
 
 
 def _data(run: ReportData) -> Iterator[str]:

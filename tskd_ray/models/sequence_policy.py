@@ -52,7 +52,8 @@ class Transformer(nn.Module):
             "attn_pdrop": dropout,
         }
         modules: Any = import_module("torchrl.modules")
-        # GPT-2's own defaults name tokens that its one-word vocabulary here lacks.
+        import_module("transformers.models.gpt2.modeling_gpt2")  # sets its logger up
+        # GPT-2's defaults name tokens that the vocabulary of one word here lacks.
         logger = logging.getLogger("transformers")
         before = logger.level
         logger.setLevel(logging.ERROR)
@@ -60,6 +61,9 @@ class Transformer(nn.Module):
             self.actor: nn.Module = modules.DTActor(states, actions, transformer_config=config)
         finally:
             logger.setLevel(before)
+        for part in self.actor.modules():
+            if isinstance(part, nn.Dropout):  # TorchRL leaves that of embeddings at 0.1
+                part.p = dropout
 
     def forward(self, observation: Tensor, action: Tensor, return_to_go: Tensor) -> Tensor:
         """Actions (B, K, A) for states (B, K, S), (B, K, A) and (B, K, 1).

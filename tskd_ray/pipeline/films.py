@@ -15,7 +15,7 @@ from tskd_ray.data.trajectories import EnvironmentSpec
 from tskd_ray.evaluation.film import film_policies
 from tskd_ray.models.students import load_student
 from tskd_ray.pipeline.stages import first_student
-from tskd_ray.pipeline.summary import ROW_NAMES
+from tskd_ray.pipeline.summary import row_name
 from tskd_ray.report.films import FOLDER, FilmRecord, Films, read_films, save_films
 
 FILMED = ("tskd", "recorded")
@@ -52,7 +52,12 @@ def write_films(
     )
     films = Films(
         films=tuple(
-            FilmRecord(name=name, title=ROW_NAMES[name], steps=film.steps, earned=film.earned)
+            FilmRecord(
+                name=name,
+                title=row_name(name, config.distill.method),
+                steps=film.steps,
+                earned=film.earned,
+            )
             for name, film in done.films.items()
         ),
         trouble=done.trouble,

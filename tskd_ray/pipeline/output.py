@@ -88,7 +88,7 @@ def write_run(
             environment_kwargs=recorded.environment.kwargs if recorded.environment else None,
         ),
         metrics=metrics,
-        plots=build_plots(folders),
+        plots=build_plots(folders, config.distill.method),
     )
     with _alone(folder), told_if_full(folder, str(folder), "The run"):
         save_report_data(data, folder)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tskd_ray.config.schema import Config
+from tskd_ray.config.schema.student import METHODS
 from tskd_ray.data.arrays import load_arrays
 from tskd_ray.data.environments import reference_scores
 from tskd_ray.data.trajectories import Origin, Trajectories
@@ -33,8 +34,8 @@ from tskd_ray.report.walks import describe_walks
 from tskd_ray.types import Float64Array
 
 ROW_NAMES = {
-    "recorded": "BC, all recorded",
-    "filtered": "BC, selected recorded",
+    "recorded": "{method}, all recorded",
+    "filtered": "{method}, selected recorded",
     "tskd": "TSKD student",
 }
 CURVE_NAMES = {
@@ -59,6 +60,11 @@ SMALL_MODELS = (
 )
 
 
+def row_name(name: str, method: str) -> str:
+    """What tables call the students of that dataset, trained by `distill.method`."""
+    return ROW_NAMES[name].format(method=METHODS.get(method, method))
+
+
 def reference(config: Config, recorded: Trajectories) -> tuple[float, float] | None:
     """(random, expert) returns: the user's, else the table's, else unknown."""
     if config.data.reference_scores is not None:
@@ -70,14 +76,16 @@ def reference(config: Config, recorded: Trajectories) -> tuple[float, float] | N
 
 def build_metrics(config: Config, folders: Folders, warnings: list[str]) -> Metrics:
     """Scores, counts and vital signs of whatever has finished so far."""
-    recorded = load_arrays(folders["data"])
+    recorded, method = load_arrays(folders["data"]), config.distill.method
     scale = reference(config, recorded)
     rows = [_dataset_row("Recorded data", recorded, scale)]
     for name in ROW_NAMES:
         if f"scores-{name}" in folders:
-            rows.append(_score_row(name, folders, scale))
+            rows.append(_score_row(name, method, folders, scale))
     offline = tuple(
-        _offline_row(name, folders) for name in ROW_NAMES if f"offline-{name}" in folders
+        _offline_row(name, method, folders)
+        for name in ROW_NAMES
+        if f"offline-{name}" in folders
     )
     selection = read_json(folders, "select", "selection") or {}
     epochs = tuple(_epoch(folders, name) for name in named(folders, "stitch-"))
@@ -106,7 +114,7 @@ def build_metrics(config: Config, folders: Folders, warnings: list[str]) -> Metr
     )
 
 
-def build_plots(folders: Folders) -> PlotData:
+def build_plots(folders: Folders, method: str = "bc") -> PlotData:
     """Return distributions, learning curves and the projection of states."""
     recorded = load_arrays(folders["data"])
     returns: dict[Any, tuple[float, ...]] = {"recorded": _floats(recorded.returns)}
@@ -130,7 +138,7 @@ def build_plots(folders: Folders) -> PlotData:
         walks = describe_walks(stitched, recorded, generated, predict, plane)
     return PlotData(
         returns=returns,
-        panels=tuple(_panels(folders)),
+        panels=tuple(_panels(folders, method)),
         projection=_projection(recorded, generated, stitched, plane),
         walks=walks,
     )
@@ -179,14 +187,16 @@ def _dataset_row(
     )
 
 
-def _score_row(name: str, folders: Folders, scale: tuple[float, float] | None) -> ScoreRow:
+def _score_row(
+    name: str, method: str, folders: Folders, scale: tuple[float, float] | None
+) -> ScoreRow:
     folder = folders[f"scores-{name}"]
     returns = np.load(folder / "returns.npy")  # (checkpoints, seeds, episodes)
     about = json.loads((folder / "about.json").read_text())
     per_seed = returns.mean(axis=2)
     best = int(per_seed.mean(axis=1).argmax())
     return ScoreRow(
-        name=ROW_NAMES[name],
+        name=row_name(name, method),
         final=_score(per_seed[-1], scale),
         best=_score(per_seed[best], scale),
         seeds=per_seed.shape[1],
@@ -212,11 +222,11 @@ def _standard_error(values: Float64Array) -> float | None:
     return float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
-def _offline_row(name: str, folders: Folders) -> OfflineRow:
+def _offline_row(name: str, method: str, folders: Folders) -> OfflineRow:
     found = read_json(folders, f"offline-{name}", "offline") or {}
     names = {field.name for field in fields(OfflineRow)} - {"name", "per_seed"}
     return OfflineRow(
-        name=ROW_NAMES[name],
+        name=row_name(name, method),
         per_seed=_floats(found["per_seed"]),
         **{key: value for key, value in found.items() if key in names},
     )
@@ -295,7 +305,7 @@ def _extra(folders: Folders) -> dict[str, float]:
 # -- curves ----------------------------------------------------------------------------
 
 
-def _panels(folders: Folders) -> list[Panel]:
+def _panels(folders: Folders, method: str) -> list[Panel]:
     panels: list[Panel] = []
     for title, names in (
         ("Diffusion teachers", ("ddr1", "ddr2")),
@@ -307,7 +317,9 @@ def _panels(folders: Folders) -> list[Panel]:
         if curves:
             log_y = all(min(curve.y) > 0 for curve in curves)
             panels.append(Panel(title=title, log_y=log_y, curves=tuple(curves)))
-    scores = [_checkpoints(folders, name) for name in ROW_NAMES if f"scores-{name}" in folders]
+    scores = [
+        _checkpoints(folders, name, method) for name in ROW_NAMES if f"scores-{name}" in folders
+    ]
     if scores:
         panels.append(
             Panel(title="Students in the environment", y_label="return", curves=tuple(scores))
@@ -324,12 +336,12 @@ def _curve(folders: Folders, name: str) -> Curve:
     )
 
 
-def _checkpoints(folders: Folders, name: str) -> Curve:
+def _checkpoints(folders: Folders, name: str, method: str) -> Curve:
     folder = folders[f"scores-{name}"]
     per_seed = np.load(folder / "returns.npy").mean(axis=2)
     steps = json.loads((folder / "about.json").read_text())["steps"]
     return Curve(
-        name=ROW_NAMES[name],
+        name=row_name(name, method),
         x=_floats(np.asarray(steps)),
         y=_floats(per_seed.mean(axis=1)),
         error=tuple(_standard_error(row) or 0.0 for row in per_seed),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from tskd_ray.models.batches import action_bounds
 from tskd_ray.models.fit import fit
 from tskd_ray.models.mlp import MemberKey
 from tskd_ray.models.standardizer import Standardizer
-from tskd_ray.models.students import ExtensionPolicy, Student
+from tskd_ray.models.students import ExtensionPolicy
 from tskd_ray.progress import Progress, silent
 from tskd_ray.seeding import seed_number
 from tskd_ray.training.cloning import Cloning, Learner, Lessons
@@ -40,10 +41,11 @@ class Students:
     """All students of one dataset."""
 
     steps: tuple[int, ...]  # (C,) gradient steps behind each checkpoint; the last is final
-    policies: tuple[tuple[Student, ...], ...]  # C x seeds
+    policies: tuple[tuple[Any, ...], ...]
+    """C x seeds; `Policy`, or by the method another of `models.students.Student`."""
 
     @property
-    def final(self) -> tuple[Student, ...]:
+    def final(self) -> tuple[Any, ...]:
         """The fully trained policy of each seed."""
         return self.policies[-1]
 

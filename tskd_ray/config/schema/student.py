@@ -10,6 +10,15 @@ from tskd_ray.config.schema.section import Count, Fraction, Positive, Section
 from tskd_ray.config.schema.teacher import FitConfig
 from tskd_ray.entry_points import choice
 
+METHODS = {
+    "bc": "BC",
+    "td3bc": "TD3+BC",
+    "iql": "IQL",
+    "cql": "CQL",
+    "dt": "Decision Transformer",
+}
+"""What people call our methods of distillation, by `distill.method`."""
+
 
 class SelectConfig(Section):
     """Which trajectories of D_K the student learns from."""
