@@ -153,23 +153,32 @@ _ABLATIONS = (
     ),
 )
 
-_METHODS = {"td3bc": "TD3+BC", "iql": "IQL"}
+_METHODS = {
+    "td3bc": ("TD3+BC",),
+    "iql": ("IQL",),
+    "cql": ("CQL",),
+    "dt": (
+        "Decision Transformer",
+        "distill.fit.batch_size=64",
+        "distill.fit.learning_rate=0.0001",
+    ),
+}
+"""Titles, and the settings with which a method is published where ours would not do."""
 _LEARNER_STEPS = 10_000
-"""Of students that learn values: they need more than those that clone, and take ten times as
-long for each."""
+"""At least, of students that do not clone: they need more of them, each ten times as long."""
 
 
 def _learner(method: str) -> tuple[Row, ...]:
     """A method on what was recorded, on what TSKD selects, and on all that it made."""
+    title, *own = _METHODS[method]
 
     def changes(*more: str) -> Changes:
         def of(base: Config) -> Sequence[str]:
             steps = max(base.distill.fit.steps, _LEARNER_STEPS)
-            return (f"distill.method={method}", f"distill.fit.steps={steps}", *more)
+            return (f"distill.method={method}", f"distill.fit.steps={steps}", *own, *more)
 
         return of
 
-    title = _METHODS[method]
     return (
         Row(
             id=method,
@@ -270,10 +279,10 @@ EXPERIMENTS = {
         ),
         Experiment(
             name="students",
-            title="Students that learn values, on recorded and on augmented data",
+            title="Students by offline RL, on recorded and on augmented data",
             kind="scores",
             rows=(BC, TSKD, *(row for method in _METHODS for row in _learner(method))),
-            about="offline RL in place of behaviour cloning; needs the extra `students`",
+            about="offline RL in place of cloning; needs the extras `students` and `dt`",
         ),
         Experiment(
             name="fidelity",
