@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -88,3 +89,37 @@ def test_cosine_falls_from_the_full_rate_towards_zero() -> None:
     assert rates[50] == pytest.approx(1.0)
     assert 0 < rates[99] < 0.01
     assert learning_rate(FitConfig(learning_rate=2.0), 77) == 2.0
+
+
+@pytest.mark.parametrize("die_at", [None, 7])
+def test_what_a_step_s_loss_does_not_touch_stays_as_it_is(
+    die_at: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit_module, "SAVE_EVERY_SECONDS", 0.0)
+    settings = FitConfig(steps=10, learning_rate=0.05, ema_decay=0.0)
+
+    def loss_at(network: Any, step: int) -> Tensor:
+        always, seldom = network[0].weight.square().sum(), network[2].weight.square().sum()
+        return always + seldom if step % 2 else always
+
+    def trained(die: int | None) -> nn.Module:
+        network = module()
+
+        def loss(step: int) -> Tensor:
+            if step == die:
+                raise Killed
+            return loss_at(network, step)
+
+        fit(network, loss, settings, resume=tmp_path)
+        return network
+
+    if die_at is not None:
+        with pytest.raises(Killed):
+            trained(die_at)
+    found, plain = trained(None), module()
+    optimizer = torch.optim.Adam(plain.parameters(), lr=0.05)
+    for step in range(10):
+        optimizer.zero_grad()  # to None, which Adam passes over
+        loss_at(plain, step).backward()
+        optimizer.step()
+    torch.testing.assert_close(weights(found), weights(plain))
