@@ -14,6 +14,7 @@ from tskd_ray.config.load_sweep import Point, Sweep
 from tskd_ray.config.schema import Config
 from tskd_ray.distributed.tune import Metrics, Order
 from tskd_ray.distributed.workshop import Job
+from tskd_ray.errors import ConfigError
 from tskd_ray.evaluation.simulate import normalized_score
 from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore
 from tskd_ray.pipeline.execute import ON_GPU, do_node, is_spread
@@ -38,7 +39,17 @@ def point_id(point: Mapping[str, Any]) -> str:
 
 
 def read_from(graph: Mapping[str, Node], metrics: Sequence[str]) -> list[Node]:
-    """The nodes that the metrics need, each after those it reads: no baselines."""
+    """The nodes that the metrics need, each after those it reads: no baselines.
+
+    Raises:
+        ConfigError: If a metric is not to be had with these settings.
+    """
+    for metric in metrics:
+        if TARGETS[metric] not in graph:
+            raise ConfigError(
+                f"An objective must be measured by each trial. Got {metric}, which this "
+                "distill.method, evaluate.offline or evaluate.episodes leaves out. Change one."
+            )
     return needed(graph, [TARGETS[metric] for metric in metrics])
 
 
