@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,9 +14,10 @@ import minari
 import numpy as np
 import pytest
 
+from pipeline.drivers import ended_well, kill_at, start
 from pipeline.processes import below_this_process
 from pipeline.tiny import result_bytes, tiny_config
-from tskd_ray.config.schema import ComputeConfig, Config
+from tskd_ray.config.schema import ComputeConfig
 from tskd_ray.data.minari_io import read_minari
 from tskd_ray.data.trajectories import Origin
 from tskd_ray.diffusion.ddr import RewardDiffuser, TrajectoryDiffuser
@@ -89,33 +87,6 @@ def test_doing_it_again_computes_nothing_and_changes_no_byte(undisturbed: RunRes
     assert again.table == undisturbed.table
 
 
-CHILD = """
-import sys
-from pathlib import Path
-from tskd_ray.config.schema import Config
-from tskd_ray.pipeline.run import run
-run(Config.model_validate_json(Path(sys.argv[1]).read_text()))
-"""
-
-
-def start(config: Config, folder: Path, **variables: str) -> subprocess.Popen[bytes]:
-    path = folder / "config.json"
-    path.write_text(config.model_dump_json())
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
-    return subprocess.Popen([sys.executable, "-c", CHILD, str(path)], env=environment)
-
-
-def kill_at(mark: str, child: subprocess.Popen[bytes], artifacts: Path) -> None:
-    """SIGKILL the driver as soon as a file of that name is there."""
-    deadline = time.monotonic() + 120
-    while not list(artifacts.glob(mark)):
-        assert child.poll() is None, f"ended before {mark}"
-        assert time.monotonic() < deadline, f"never came to {mark}"
-        time.sleep(0.01)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-
-
 def test_a_driver_killed_again_and_again_ends_with_the_same_bytes(
     undisturbed: RunResult, tmp_path: Path
 ) -> None:
@@ -128,17 +99,17 @@ def test_a_driver_killed_again_and_again_ends_with_the_same_bytes(
         "hops/*/scratch/problem-*",
         "select/*/attempt-*",
     ):
-        kill_at(mark, start(config, tmp_path), artifacts)
+        kill_at(mark, start(config), artifacts)
     assert not (tmp_path / "runs" / "tiny" / "report.html").exists()
-    child = start(config, tmp_path)
-    assert child.wait(timeout=300) == 0
+    child = start(config)
+    assert ended_well(child)
     assert result_bytes(tmp_path / "runs" / "tiny") == result_bytes(undisturbed.folder)
 
 
 def test_two_drivers_of_one_run_both_end_well(undisturbed: RunResult, tmp_path: Path) -> None:
     config = tiny_config(tmp_path)
-    drivers = [start(config, tmp_path) for _ in range(2)]
-    assert [driver.wait(timeout=300) for driver in drivers] == [0, 0]
+    drivers = [start(config) for _ in range(2)]
+    assert [ended_well(driver) for driver in drivers] == [True, True]
     assert result_bytes(tmp_path / "runs" / "tiny") == result_bytes(undisturbed.folder)
     left = [*tmp_path.glob("artifacts/*/*/shards"), *tmp_path.glob("artifacts/*/*/scratch")]
     assert left == []
@@ -196,7 +167,7 @@ def test_one_worker_and_a_killed_driver_give_the_same_bytes(
     config = tiny_config(tmp_path, compute=compute)
     # Among the shards of the pool, then while Ray Data decides hops.
     for mark in ("generate/*/shards/shard-*", "hops/*/scratch/problem-*/problem.json"):
-        kill_at(mark, start(config, tmp_path, RAY_ADDRESS=address), tmp_path / "artifacts")
+        kill_at(mark, start(config, address), tmp_path / "artifacts")
     result = run(config)
     assert result_bytes(result.folder) == result_bytes(undisturbed.folder)
 
