@@ -132,9 +132,9 @@ def test_the_batch_script_gives_up_if_a_node_ends_early(slurm: Slurm) -> None:
 
 
 def test_the_batch_script_gives_up_if_nodes_are_missing_for_long(slurm: Slurm) -> None:
-    status, errors = slurm.end(TSKD_PATIENCE="1", SLURM_JOB_NUM_NODES="99")
+    status, errors = slurm.end(TSKD_PATIENCE="3", SLURM_JOB_NUM_NODES="99")
     assert status == 1
-    assert "Not all nodes have joined within 1 s." in errors
+    assert "Not all nodes have joined within 3 s." in errors
 
 
 def test_the_batch_script_stops_everything_on_a_signal(slurm: Slurm) -> None:
