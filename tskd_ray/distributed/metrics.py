@@ -137,7 +137,9 @@ def _count(name: str, more: float, run: str, stage: str) -> None:
 
 def _connected() -> bool:
     ray: Any = sys.modules.get("ray")  # not imported for this
-    return ray is not None and ray.is_initialized()
+    # It has no such function yet while another thread imports it, as TorchRL does.
+    asked = getattr(ray, "is_initialized", None)
+    return asked is not None and asked()
 
 
 @cache
