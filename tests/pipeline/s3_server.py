@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 FAULTS = ("500", "503", "reset", "slow", "cut")
@@ -76,12 +77,13 @@ def s3_server(*, every: int) -> Generator[tuple[str, Faulty]]:
     """An endpoint with the bucket "bucket", and what spoils its answers."""
     import logging
 
-    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-    from werkzeug.serving import make_server
+    # by name: types are checked on machines without them
+    moto: Any = import_module("moto.moto_server.werkzeug_app")
+    werkzeug: Any = import_module("werkzeug.serving")
 
-    faulty = Faulty(DomainDispatcherApplication(create_backend_app), 0)
+    faulty = Faulty(moto.DomainDispatcherApplication(moto.create_backend_app), 0)
     logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
-    server = make_server("127.0.0.1", 0, faulty, threaded=True)
+    server = werkzeug.make_server("127.0.0.1", 0, faulty, threaded=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
