@@ -125,11 +125,10 @@ class Diffuser:
 
     def training_flops(self) -> int:
         """Floating-point operations of the network in one training step."""
-        channels = self.model.channels + self.codec.context_channels
-        row = training_flops(
-            self.model.network, (1, self.settings.horizon, channels), (1,), (1,), (1,)
-        )
-        return self.settings.fit.batch_size * row
+        batch, model = self.settings.fit.batch_size, self.model
+        channels = model.channels + self.codec.context_channels
+        rows = (batch, self.settings.horizon, channels)
+        return training_flops(model.network, rows, (batch,), (batch,), (batch,))
 
     def _example(
         self,
