@@ -6,7 +6,6 @@ import copy
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 
 def forward_flops(module: nn.Module, *shapes: tuple[int, ...]) -> int:
@@ -25,6 +24,9 @@ def training_flops(module: nn.Module, *shapes: tuple[int, ...]) -> int:
 
 
 def _count(module: nn.Module, shapes: tuple[tuple[int, ...], ...], *, backward: bool) -> int:
+    # Here, since it loads torch's compiler, a second that only those who count shall pay.
+    from torch.utils.flop_counter import FlopCounterMode
+
     # On the meta device tensors have shapes and no numbers.
     shadow = copy.deepcopy(module).to("meta")
     inputs = [torch.empty(shape, device="meta") for shape in shapes]
