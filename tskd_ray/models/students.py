@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-from tskd_ray.data.extensions import Fitted, calling, load_student_method, require_shape
+from tskd_ray.data.extensions import (
+    Fitted,
+    StudentMethod,
+    calling,
+    load_student_method,
+    require_shape,
+)
 from tskd_ray.models.checkpoint import kind_of, open_model, save_model
 from tskd_ray.models.policy import Policy
 from tskd_ray.models.sequence_policy import KIND as REMEMBERS
@@ -37,11 +44,16 @@ class ExtensionPolicy:
             ConfigError: If the extension is not installed here.
             StageError: If it fails, or its actions have another shape.
         """
-        extension = load_student_method(self.name, self.settings)
+        extension = self._extension
         with calling(self.name):
             actions = np.asarray(extension.act(self.fitted, observations))
         require_shape(self.name, actions, (len(observations), len(self.low)))
         return np.clip(actions, self.low, self.high).astype(np.float32)
+
+    @cached_property
+    def _extension(self) -> StudentMethod:
+        # Looking it up among what is installed takes longer than most policies' actions.
+        return load_student_method(self.name, self.settings)
 
     @property
     def n_parameters(self) -> int:
