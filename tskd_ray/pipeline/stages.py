@@ -286,7 +286,7 @@ def score_students(work: Work) -> None:
     from tskd_ray.evaluation.simulate import evaluate
     from tskd_ray.models.students import load_student
 
-    (folder,) = (path for name, path in work.inputs.items() if name.startswith("students-"))
+    folder = work.only("students-")
     about = json.loads((folder / "students.json").read_text())
     policies = [
         load_student(folder / f"step-{step}" / f"seed-{number}")
@@ -314,7 +314,7 @@ def estimate_students(work: Work) -> None:
     from tskd_ray.models.sequence_policy import SequencePolicy
     from tskd_ray.models.students import load_student
 
-    (folder,) = (path for name, path in work.inputs.items() if name.startswith("students-"))
+    folder = work.only("students-")
     about = json.loads((folder / "students.json").read_text())
     final = folder / f"step-{about['steps'][-1]}"
     students = [load_student(final / f"seed-{number}") for number in range(about["seeds"])]
@@ -335,7 +335,7 @@ def check_fidelity(work: Work) -> None:
     from tskd_ray.evaluation.fidelity import one_step_fidelity, replay_returns
 
     recorded = load_arrays(work.inputs["data"])
-    (generated,) = (load_arrays(p) for n, p in work.inputs.items() if n.startswith("generate-"))
+    generated = load_arrays(work.only("generate-"))
     environment = recorded.environment
     assert environment is not None, "checked when the run was planned"
     try:
