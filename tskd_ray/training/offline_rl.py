@@ -39,11 +39,6 @@ SAC_LOG_STD = (-20.0, 2.0)
 """Of CQL's, which are those of soft actor-critic."""
 
 
-def library(name: str) -> Any:
-    """A module of TorchRL or tensordict: seconds to import, and not everywhere installed."""
-    return import_module(name)
-
-
 class ActorCritic(nn.Module):
     """A student in training: its policy, its critics, and TorchRL's losses of them."""
 
@@ -83,7 +78,8 @@ class ActorCritic(nn.Module):
                 pair.copy_(torch.stack([one[".".join(name)] for one in both]))
         losses.make_value_estimator(gamma=critic.discount)
         self.losses = losses
-        self.targets = library("torchrl.objectives").SoftUpdate(losses, tau=critic.target_rate)
+        objectives = import_module("torchrl.objectives")
+        self.targets = objectives.SoftUpdate(losses, tau=critic.target_rate)
         self.layers = list(policy.parameters())  # which `losses` trains in place
 
     def policy_layers(self) -> list[Tensor]:
@@ -105,7 +101,7 @@ class TD3BC(ActorCritic):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         settings, policy = self.settings.td3bc, self.network("policy", *self.widths)
-        losses = library("torchrl.objectives").TD3BCLoss(
+        losses = import_module("torchrl.objectives").TD3BCLoss(
             _module(_Squashed(policy), ["observation"], ["action"]),
             self.critic(),
             bounds=(-1.0, 1.0),
@@ -135,8 +131,8 @@ class IQL(ActorCritic):
         super().__init__(*arguments)
         settings, policy = self.settings.iql, self.network("policy", *self.widths)
         value = _Joined(self.network("value", self.widths[0], 1))
-        modules = library("torchrl.modules")
-        losses = library("torchrl.objectives").IQLLoss(
+        modules = import_module("torchrl.modules")
+        losses = import_module("torchrl.objectives").IQLLoss(
             modules.ProbabilisticActor(
                 _module(_Gaussian(policy), ["observation"], ["loc", "scale"]),
                 in_keys=["loc", "scale"],
@@ -168,7 +164,7 @@ class CQL(ActorCritic):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        modules = library("torchrl.modules")
+        modules = import_module("torchrl.modules")
         states, actions = self.widths
         settings, policy = self.settings.cql, self.network("policy", states, 2 * actions)
         self.actor = modules.ProbabilisticActor(
@@ -176,7 +172,7 @@ class CQL(ActorCritic):
             in_keys=["loc", "scale"],
             distribution_class=modules.TanhNormal,
         )
-        losses = library("torchrl.objectives").CQLLoss(
+        losses = import_module("torchrl.objectives").CQLLoss(
             self.actor,
             self.critic(),
             loss_function="l2",
@@ -293,12 +289,12 @@ def tensordict(rows: Tensor, states: int, actions: int) -> Any:
     s, a, r, ended, s2 = rows.split([states, actions, 1, 1, states], dim=-1)
     after = {"observation": s2, "reward": r, "terminated": ended > 0, "done": ended > 0}
     size = [len(rows)]
-    made = library("tensordict").TensorDict
+    made = import_module("tensordict").TensorDict
     return made({"observation": s, "action": a, "next": made(after, size)}, size)
 
 
 def _observed(states: Tensor) -> Any:
-    return library("tensordict").TensorDict({"observation": states}, [len(states)])
+    return import_module("tensordict").TensorDict({"observation": states}, [len(states)])
 
 
 def reward_scale(lesson: Lessons) -> float:
@@ -313,7 +309,7 @@ def reward_scale(lesson: Lessons) -> float:
 
 
 def _module(network: nn.Module, inputs: list[str], outputs: list[str]) -> Any:
-    return library("tensordict.nn").TensorDictModule(network, inputs, outputs)
+    return import_module("tensordict.nn").TensorDictModule(network, inputs, outputs)
 
 
 class _Joined(nn.Module):
