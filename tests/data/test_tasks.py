@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tskd_ray.config.load import load_config
+from tskd_ray.data import tasks
 from tskd_ray.data.columnar import write_parquet
 from tskd_ray.data.d4rl import write_d4rl
 from tskd_ray.data.environments import reference_scores
@@ -16,6 +18,7 @@ from tskd_ray.data.load import load_trajectories
 from tskd_ray.data.tasks import find_tasks
 from tskd_ray.data.trajectories import EnvironmentSpec, Trajectories
 from tskd_ray.errors import ConfigError
+from tskd_ray.pipeline.recorded import data_key
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +56,47 @@ def test_medium_expert_is_mixed_once_of_its_parts(
     mixed = load_trajectories(task.source)
     assert np.array_equal(mixed.observations, episodes.observations)
     assert task.environment is None, "it says so itself"
-    before = (mixes / names[0] / "mix.json").stat().st_mtime_ns
+    before = (Path(task.source) / "mix.json").stat().st_mtime_ns
     assert find_tasks([str(tmp_path)], names, mixes) == [task]
-    assert (mixes / names[0] / "mix.json").stat().st_mtime_ns == before
-    assert [path.name for path in mixes.iterdir()] == names
+    assert (Path(task.source) / "mix.json").stat().st_mtime_ns == before
+    assert list(mixes.iterdir()) == [Path(task.source)]
+
+
+def test_changed_parts_are_mixed_anew_and_equal_ones_have_the_same_key(
+    episodes: Trajectories, tmp_path: Path
+) -> None:
+    def mixed(folder: str, medium: float) -> Trajectories:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        for level, reward in (("medium", medium), ("expert", 2.0)):
+            priced = replace(episodes, rewards=np.full_like(episodes.rewards, reward))
+            (tmp_path / folder / f"hopper-{level}.hdf5").unlink(missing_ok=True)
+            write_d4rl(priced, tmp_path / folder / f"hopper-{level}.hdf5")
+        names = ["hopper-medium-expert"]
+        (task,) = find_tasks([str(tmp_path / folder)], names, tmp_path / "mixes")
+        return load_trajectories(task.source)
+
+    first, elsewhere = mixed("a", 1.0), mixed("b", 5.0)
+    assert (first.rewards.min(), elsewhere.rewards.max()) == (1.0, 5.0)
+    assert mixed("a", 3.0).rewards.max() == 3.0, "the file in its place is another one"
+    assert data_key(mixed("c", 1.0)) == data_key(first), "what follows from it stays"
+
+
+def test_the_first_of_two_commands_that_mix_the_same_wins(
+    episodes: Trajectories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for level in ("medium", "expert"):
+        write_d4rl(episodes, tmp_path / f"hopper-{level}.hdf5")
+    asked = ([str(tmp_path)], ["hopper-medium-expert"], tmp_path / "mixes")
+    mix, other = tasks.data_mix, list[tasks.TaskData]()
+
+    def slow(*args: Any, **settings: Any) -> None:
+        mix(*args, **settings)
+        monkeypatch.setattr(tasks, "data_mix", mix)
+        other.extend(find_tasks(*asked))
+
+    monkeypatch.setattr(tasks, "data_mix", slow)
+    assert find_tasks(*asked) == other
+    assert list((tmp_path / "mixes").iterdir()) == [Path(other[0].source)]
 
 
 def test_walkers_of_d4rl_stand_on_the_older_file() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 from tskd_ray.data.commands import MixPart, data_mix
 from tskd_ray.data.load import BUILTIN
-from tskd_ray.errors import ConfigError
+from tskd_ray.errors import ConfigError, StorageError
 
 _SUFFIXES = (".hdf5", ".h5", "")
 
@@ -70,14 +71,15 @@ def find_tasks(places: Sequence[str], wanted: Sequence[str], mixes: Path) -> lis
 
     Args:
         places: NAME=SOURCE, SOURCE as `load_trajectories` takes it, or folders that hold
-            NAME.hdf5 or a folder NAME. Of medium and expert, medium-expert is mixed. None: the
-            built-in data.
+            NAME.hdf5 or a folder NAME. Of medium and expert, medium-expert is mixed, anew when
+            either has changed. None: the built-in data.
         wanted: Names to keep; none: all.
         mixes: Folder for mixed data.
 
     Raises:
         ConfigError: If a name is unknown, or a wanted one has no data.
         DataError: If data to be mixed cannot be read.
+        StorageError: If the mix cannot be kept.
     """
     for name in wanted:
         _known(name)
@@ -131,18 +133,48 @@ def _mixed(folder: Path, name: str, mixes: Path) -> str | None:
     parts = [_source(folder, f"{robot}-{level}") for level in ("medium", "expert")]
     if None in parts:
         return None
-    destination = mixes / name
+    sources = [Path(str(part)) for part in parts]
+    destination = mixes / f"{name}-{_stamp(sources)}"
     if not destination.exists():
         environment, kwargs = _ENVIRONMENTS[robot]
         with tempfile.TemporaryDirectory(dir=_made(mixes)) as begun:
             data_mix(
-                [MixPart(source=str(part)) for part in parts],
+                [MixPart(source=str(part)) for part in sources],
                 Path(begun) / name,
                 environment=environment,
                 environment_kwargs=kwargs or None,
             )
-            (Path(begun) / name).rename(destination)  # there whole, or not at all
+            _publish(Path(begun) / name, destination)
     return str(destination)
+
+
+def _stamp(parts: Sequence[Path]) -> str:
+    """Another one once a part is another place or file, or was written anew.
+
+    By time and size, since hashing gigabytes at each command would cost more than mixing them
+    once too often; the mix's own content decides what is computed from it.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        files = sorted(part.rglob("*")) if part.is_dir() else [part]
+        digest.update(f"{part.resolve()}\n".encode())
+        for file in files:
+            if file.is_file():
+                about = file.stat()
+                digest.update(f"{file.name} {about.st_size} {about.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _publish(mixed: Path, destination: Path) -> None:
+    """There whole, or not at all; another command may have been faster with the same."""
+    try:
+        mixed.rename(destination)
+    except OSError as error:
+        if not destination.is_dir():
+            raise StorageError(
+                f"Mixed data must be kept beside results. {destination} cannot be made: "
+                f"{error.strerror}. Free the folder, or choose another storage."
+            ) from error
 
 
 def _made(folder: Path) -> Path:
