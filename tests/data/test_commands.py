@@ -11,6 +11,7 @@ import pytest
 from tskd_ray.data.columnar import write_parquet
 from tskd_ray.data.commands import (
     FORMATS,
+    ONE_FILE,
     Format,
     MixPart,
     data_convert,
@@ -20,7 +21,7 @@ from tskd_ray.data.commands import (
 )
 from tskd_ray.data.load import load_trajectories
 from tskd_ray.data.trajectories import EnvironmentSpec, Trajectories
-from tskd_ray.errors import DataError
+from tskd_ray.errors import DataError, StorageError
 
 Make = Callable[..., Trajectories]
 Same = Callable[[Trajectories, Trajectories], None]
@@ -70,6 +71,19 @@ def test_every_format_leads_back(
         names = ("origin", "source_episode", "source_step", "episode_id", "episode_origin")
         data = replace(data, **{name: getattr(back, name) for name in names})
     assert_same(back, data)
+
+
+@pytest.mark.parametrize("to", [to for to in FORMATS if to not in ONE_FILE])
+def test_a_folder_that_holds_something_else_is_left_alone(
+    tmp_path: Path, make_trajectories: Make, to: Format
+) -> None:
+    write_parquet(make_trajectories(), tmp_path / "source")
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "notes.txt").write_text("mine")
+    with pytest.raises(StorageError, match=r"needs a folder of its own\. .* holds notes\.txt"):
+        data_convert(tmp_path / "source", project, to=to)
+    assert [path.name for path in project.rglob("*")] == ["notes.txt"]
 
 
 def test_unknown_format(tmp_path: Path, make_trajectories: Make) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tskd_ray.data.d4rl import read_d4rl, write_d4rl
 from tskd_ray.data.load import load_trajectories
-from tskd_ray.data.trajectories import Trajectories
+from tskd_ray.data.trajectories import EnvironmentSpec, Trajectories
 from tskd_ray.errors import DataError, StorageError
 
 Make = Callable[..., Trajectories]
@@ -67,6 +67,31 @@ def test_episodes_are_cut_at_ends(tmp_path: Path) -> None:
         first = stop
     assert data.observations.dtype == np.float32
     assert data.environment is None
+
+
+@pytest.mark.parametrize(
+    ("named", "kwargs", "attributes", "told"),
+    [
+        ("Walker2d-v5", {}, {}, True),
+        ("module:Walker2d-v5", {"healthy_reward": 2.0}, {}, True),
+        ("Walker2d-v5", {"xml_file": "walker2d_v5.xml"}, {}, False),
+        ("Walker2d-v4", {}, {}, False),
+        ("Hopper-v5", {}, {}, False),
+        ("Walker2d-v5", {}, {"env_id": "Walker2d-v5"}, False),
+    ],
+)
+def test_who_names_walker2d_v5_for_a_file_that_does_not_is_told_of_its_physics(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    named: str,
+    kwargs: dict[str, Any],
+    attributes: dict[str, str],
+    told: bool,
+) -> None:
+    path = stored(tmp_path / "d.hdf5", flat(), **attributes)
+    with caplog.at_level(logging.WARNING):
+        read_d4rl(path, environment=EnvironmentSpec(id=named, kwargs=kwargs))
+    assert ("{xml_file: walker2d.xml}" in caplog.text) == told
 
 
 def test_a_trailing_piece_is_truncated(tmp_path: Path) -> None:

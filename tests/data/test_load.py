@@ -42,9 +42,12 @@ def test_parquet_folder_and_file(
     assert_same(load_trajectories(str(path)), data)
 
 
-def test_environment_is_overridden(tmp_path: Path, make_trajectories: Make) -> None:
+def test_environment_is_overridden(
+    tmp_path: Path, make_trajectories: Make, caplog: pytest.LogCaptureFixture
+) -> None:
     write_parquet(make_trajectories(environment=None), tmp_path)
     assert load_trajectories(tmp_path).environment is None
+    assert not caplog.records
     named = load_trajectories(tmp_path, environment="Hopper-v4").environment
     assert named is not None
     assert (named.id, named.action_high) == ("Hopper-v4", (1.0,) * 3)
@@ -52,6 +55,7 @@ def test_environment_is_overridden(tmp_path: Path, make_trajectories: Make) -> N
         load_trajectories(tmp_path, environment_kwargs={"healthy_reward": 1.0})
     with pytest.raises(DataError, match=r"width of Walker2d-v5's, 17\. .* has 11"):
         load_trajectories(tmp_path, environment="Walker2d-v5")
+    assert "{xml_file: walker2d.xml}" in caplog.text
 
 
 def test_arguments_alone_apply_to_the_datasets_environment(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,9 @@ def test_a_relative_folder_is_written_too(
 
 def test_a_full_folder_is_refused(tmp_path: Path, make_trajectories: Make) -> None:
     write_minari(make_trajectories(), tmp_path, dataset_id="x-v0")
-    with pytest.raises(StorageError, match="is not empty"):
+    with pytest.raises(
+        StorageError, match=r"A Minari dataset needs a folder of its own\. .* holds data\."
+    ):
         write_minari(make_trajectories(), tmp_path, dataset_id="x-v0")
 
 
@@ -264,7 +267,9 @@ def test_a_local_id_is_read_without_network(
 @pytest.mark.usefixtures("local")
 def test_an_unknown_id_is_asked_for_and_names_the_nearest(offline: list[str]) -> None:
     with pytest.raises(
-        DataError, match=r"does not answer\. Nearest on .*: mujoco/hopper/medium-v0"
+        DataError,
+        match=r"does not answer\. Check .* into .*/minari/mujoco/hopper/expert-v0\. "
+        r"Nearest on .*: mujoco/hopper/medium-v0",
     ):
         load_trajectories("mujoco/hopper/expert-v0")
     assert offline == ["mujoco/hopper/expert-v0"]
@@ -277,6 +282,23 @@ def test_what_is_no_id_is_not_asked_for(offline: list[str]) -> None:
     ):
         load_trajectories("hopper medium")
     assert offline == []
+
+
+@pytest.mark.usefixtures("local")
+def test_retries_of_the_client_are_not_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = logging.getLogger("huggingface_hub.utils._http")
+
+    def load_dataset(dataset_id: str, download: bool) -> None:
+        client.warning("Retrying in 1s [Retry 1/5].")
+        raise ConnectionError("no such host")
+
+    monkeypatch.setattr(minari, "load_dataset", load_dataset)
+    with pytest.raises(DataError, match="no such host"):
+        load_trajectories("mujoco/hopper/expert-v0")
+    assert not caplog.records
+    assert client.isEnabledFor(logging.WARNING)  # as before
 
 
 def test_a_download_is_read(

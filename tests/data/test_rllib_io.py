@@ -45,7 +45,7 @@ def test_dtypes_stay(tmp_path: Path, make_trajectories: Make) -> None:
     assert str(pq.read_schema(path).field("obs").type.value_type) == "double"
 
 
-def test_a_folder_with_other_parquet_files_is_refused(
+def test_a_folder_that_holds_anything_is_refused(
     tmp_path: Path, make_trajectories: Make
 ) -> None:
     write_rllib(make_trajectories(), tmp_path)

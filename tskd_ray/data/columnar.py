@@ -22,11 +22,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tskd_ray.data.destination import new_folder
 from tskd_ray.data.hostile import json_object, reading
 from tskd_ray.data.limits import check_size
 from tskd_ray.data.parquet_footer import declared_bytes
 from tskd_ray.data.trajectories import EnvironmentSpec, Trajectories
-from tskd_ray.errors import DataError, StorageError, reason
+from tskd_ray.errors import DataError, reason
 from tskd_ray.types import IntArray
 
 FORMAT = 1
@@ -50,33 +51,21 @@ def write_parquet(
 
     Args:
         trajectories: What to write.
-        folder: Made if absent; must hold no Parquet file, which a reader would take along.
+        folder: Made if absent; must be empty.
         shard_rows: Episodes per file.
         compression_level: zstd's.
 
     Raises:
-        StorageError: If the folder holds Parquet files or cannot be written.
+        StorageError: If the folder holds anything or cannot be written.
     """
     folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        present = sorted(folder.glob("*.parquet"))
-        if present:
-            raise StorageError(
-                f"Parquet shards need a folder of their own. {folder} holds {present[0].name}. "
-                "Choose another folder or empty this one."
-            )
-        paths: list[Path] = []
+    paths: list[Path] = []
+    with new_folder(folder, "A Parquet dataset"):
         for number, first in enumerate(range(0, max(trajectories.n_episodes, 1), shard_rows)):
             stop = min(first + shard_rows, trajectories.n_episodes)
             table = to_table(trajectories.take(np.arange(first, stop)))
             paths.append(folder / f"part-{number:05d}.parquet")
             write_table(table, paths[-1], compression_level=compression_level)
-    except OSError as error:
-        raise StorageError(
-            f"The export needs a folder that can be written. {folder} cannot: "
-            f"{reason(error)} Choose another folder."
-        ) from error
     return paths
 
 

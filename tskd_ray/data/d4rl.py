@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tskd_ray.data.environments import check_declared, environment_spec
+from tskd_ray.data.environments import check_declared, environment_spec, tell_other_physics
 from tskd_ray.data.hostile import check_array, check_link, json_object, reading
 from tskd_ray.data.limits import check_size
 from tskd_ray.data.trajectories import EnvironmentSpec, Trajectories, ranges
@@ -66,6 +66,8 @@ def read_d4rl(path: str | Path, *, environment: EnvironmentSpec | None = None) -
         attributes = {name: file.attrs[name] for name in _ATTRIBUTES if name in file.attrs}
     if environment is None and "env_id" in attributes:
         environment = _declared_environment(attributes, path)
+    elif environment is not None and "env_id" not in attributes:
+        tell_other_physics(environment, path)
 
     terminals, timeouts = columns["terminals"] != 0, columns["timeouts"] != 0
     ends = _episode_ends(terminals | timeouts, path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import re
 import warnings
 from collections.abc import Mapping
@@ -21,6 +22,8 @@ from tskd_ray.errors import DataError, reason
 
 if TYPE_CHECKING:
     import gymnasium
+
+_log = logging.getLogger(__name__)
 
 _PLUGINS = (
     # Package, extra of tskd-ray that installs it, ids that it registers.
@@ -146,6 +149,22 @@ def check_declared(environment_id: str, path: object) -> None:
             "A dataset names an environment that is registered, and imports nothing. "
             f"{path} names {environment_id[:200]!r}. If you trust it, name it yourself: "
             "data.environment=ID."
+        )
+
+
+def tell_other_physics(environment: EnvironmentSpec, path: object) -> None:
+    """Warn where a user's choice for data that name no environment is likely another one's.
+
+    Of the robots that D4RL recorded, Walker2d alone moves otherwise in v5 (by its feet's
+    friction), unless it is given the file of v2 to v4.
+    """
+    name = environment.id.rsplit(":", maxsplit=1)[-1]
+    if name == "Walker2d-v5" and "xml_file" not in environment.kwargs:
+        _log.warning(
+            "%s names no environment, and Walker2d-v5 has other physics than v2 to v4, which "
+            "D4RL recorded with. For those set data.environment_kwargs={xml_file: walker2d.xml} "
+            "(of `tskd data`: --environment-kwargs); for v5's own, {xml_file: walker2d_v5.xml}.",
+            path,
         )
 
 

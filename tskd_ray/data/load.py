@@ -9,7 +9,11 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Literal
 
-from tskd_ray.data.environments import check_declared, environment_spec
+from tskd_ray.data.environments import (
+    check_declared,
+    environment_spec,
+    tell_other_physics,
+)
 from tskd_ray.data.extensions import DatasetFormat
 from tskd_ray.data.hostile import reading
 from tskd_ray.data.trajectories import EnvironmentSpec, Trajectories
@@ -48,6 +52,8 @@ def load_trajectories(
     if spec is None and trajectories.environment is not None:
         check_declared(trajectories.environment.id, source)
     if spec is not None:
+        if trajectories.environment is None:  # D4RL's reader knows, and has told
+            tell_other_physics(spec, source)
         trajectories = replace(trajectories, environment=spec)
     elif environment_kwargs:
         trajectories = replace(

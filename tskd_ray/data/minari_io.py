@@ -13,7 +13,7 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tskd_ray.data.destination import new_folder
 from tskd_ray.data.environments import reference_scores, register
 from tskd_ray.data.hostile import check_tree, json_file, reading
 from tskd_ray.data.observations import flatten_observations
 from tskd_ray.data.trajectories import EnvironmentSpec, Origin, Trajectories
-from tskd_ray.errors import DataError, StorageError, reason
+from tskd_ray.errors import DataError, reason
 
 if TYPE_CHECKING:
     import minari
@@ -102,7 +103,7 @@ def write_minari(
 
     Args:
         trajectories: What to write; dtypes are kept.
-        folder: Made if absent. Minari's own collection of datasets is not touched.
+        folder: Made if absent; must be empty. Minari's own collection is not touched.
         dataset_id: `(namespace/)name-vN`.
         description: One paragraph for readers.
         author: Who made it.
@@ -114,7 +115,7 @@ def write_minari(
 
     Raises:
         DataError: If the id is not of Minari's form.
-        StorageError: If `folder/data` holds something already or cannot be written.
+        StorageError: If the folder holds anything or cannot be written.
     """
     import minari
     from minari.data_collector import EpisodeBuffer
@@ -138,14 +139,10 @@ def write_minari(
     }
     if scores is not None:
         metadata |= {"ref_min_score": float(scores[0]), "ref_max_score": float(scores[1])}
-    data = Path(folder) / "data"
-    try:
-        data.mkdir(parents=True, exist_ok=True)
-        if any(data.iterdir()):
-            raise StorageError(
-                f"A Minari dataset needs a folder of its own. {data} is not empty. Choose "
-                "another folder or empty this one."
-            )
+    folder = Path(folder)
+    data = folder / "data"
+    with new_folder(folder, "A Minari dataset"):
+        data.mkdir()
         storage = MinariStorage.new(
             data.absolute(),  # a relative one it applies twice
             observation_space=_space(trajectories.observations, (), ()),
@@ -162,11 +159,6 @@ def write_minari(
             EpisodeBuffer(**_buffer(episode)) for episode in trajectories.episodes()
         )
         storage.update_episode_metadata(_episode_metadata(trajectories))
-    except OSError as error:
-        raise StorageError(
-            f"The export needs a folder that can be written. {data} cannot: "
-            f"{reason(error)} Choose another folder."
-        ) from error
     return data
 
 
@@ -305,13 +297,28 @@ def _download(dataset_id: str, root: Path) -> None:
     import minari
 
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # its progress is not our output
+        # Its progress is not our output.
+        with contextlib.redirect_stdout(sys.stderr), _retries_untold():
             minari.load_dataset(dataset_id, download=True)
     except Exception as error:  # the clients of several hosts raise what they like
         raise DataError(
             f"A Minari dataset must be on this machine or downloadable. {dataset_id} is not: "
-            f"{reason(error)} {_nearest(dataset_id, root)}"
+            f"{reason(error)} Check the id and the connection, or download it elsewhere into "
+            f"{root / dataset_id}. {_nearest(dataset_id, root)}"
         ) from error
+
+
+@contextlib.contextmanager
+def _retries_untold() -> Generator[None]:
+    """The client of Minari's usual host warns at each retry; its last error says it all."""
+    from huggingface_hub.utils import logging as client
+
+    before = client.get_verbosity()
+    client.set_verbosity_error()
+    try:
+        yield
+    finally:
+        client.set_verbosity(before)
 
 
 # -- writing ---------------------------------------------------------------------------

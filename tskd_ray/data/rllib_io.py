@@ -19,8 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tskd_ray.data.destination import new_folder
 from tskd_ray.data.trajectories import Trajectories
-from tskd_ray.errors import StorageError, reason
 from tskd_ray.types import BoolArray, FloatArray
 
 INFOS = ("origin", "source_episode", "source_step")
@@ -33,31 +33,19 @@ def write_rllib(
 
     Args:
         trajectories: What to write; dtypes are kept.
-        folder: Made if absent; must hold no Parquet file, which a reader would take along.
+        folder: Made if absent; must be empty.
         shard_episodes: Episodes per file.
 
     Raises:
-        StorageError: If the folder holds Parquet files or cannot be written.
+        StorageError: If the folder holds anything or cannot be written.
     """
     folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        present = sorted(folder.glob("*.parquet"))
-        if present:
-            raise StorageError(
-                f"RLlib's files need a folder of their own. {folder} holds {present[0].name}. "
-                "Choose another folder or empty this one."
-            )
-        paths: list[Path] = []
+    paths: list[Path] = []
+    with new_folder(folder, "A dataset for RLlib"):
         for number, first in enumerate(range(0, trajectories.n_episodes, shard_episodes)):
             stop = min(first + shard_episodes, trajectories.n_episodes)
             paths.append(folder / f"steps-{number:05d}.parquet")
             pq.write_table(step_table(trajectories.take(np.arange(first, stop))), paths[-1])
-    except OSError as error:
-        raise StorageError(
-            f"The export needs a folder that can be written. {folder} cannot: "
-            f"{reason(error)} Choose another folder."
-        ) from error
     return paths
 
 
