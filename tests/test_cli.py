@@ -163,6 +163,22 @@ def test_report_of_a_folder_that_is_no_run(
     )
 
 
+def test_report_of_a_run_that_is_not_there_names_the_nearest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "runs" / "nosuch"
+    begun = (
+        "tskd: A report is of a run's folder, <storage>/runs/<name>, or of a CONFIG. "
+        f"Got {str(path)!r}, which does not exist. "
+    )
+    assert exit_code(["report", str(path)]) == 2
+    assert capsys.readouterr().err == begun + "Check the path.\n"
+    (tmp_path / "runs" / "much").mkdir(parents=True)
+    save_report_data(example(), tmp_path / "runs" / "much")
+    assert exit_code(["report", str(path)]) == 2
+    assert capsys.readouterr().err == begun + "Runs there: much.\n"
+
+
 def test_report_of_a_preset_beside_a_folder_of_its_name(
     pipeline: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,6 +222,27 @@ def test_config_prints_what_run_would_use(
             "tskd: The configuration must be a YAML file or a preset (paper, paper-kitchen, "
             "quickstart, small, small-walker2d). Got 'nothere.yaml', which does not exist. "
             "Check the path.\n",
+        ),
+        (
+            ["run", "smal"],
+            "tskd: The configuration must be a YAML file or a preset (paper, paper-kitchen, "
+            "quickstart, small, small-walker2d). Got 'smal', which does not exist. "
+            "Did you mean small?\n",
+        ),
+        *(
+            (
+                ["run", source],
+                "tskd: The configuration must be a YAML file or a preset (paper, "
+                f"paper-kitchen, quickstart, small, small-walker2d). Got {source!r}. To use a "
+                f"dataset write data.source={source}.\n",
+            )
+            for source in ("hopper.hdf5", "mujoco/hopper/medium-v0", "builtin:hopper")
+        ),
+        (
+            ["run", "name=my run"],
+            "tskd: name must begin with a letter or digit and go on with at most 99 letters, "
+            'digits, dots, dashes and underscores, such as my-run. Got "my run" in override '
+            "'name=my run'.\n",
         ),
         (
             ["run", "--quiet", "--json"],

@@ -48,8 +48,8 @@ def test_public_names_are_the_contract() -> None:
         "Config", "ConfigError", "DataError", "DistillConfig", "EnvironmentSpec", "FitConfig",
         "GenerateConfig", "InputError", "ResourceError", "SamplerConfig", "SelectConfig",
         "StageError", "StorageError", "Trajectories", "TskdError", "distill",
-        "environment_spec", "evaluate", "generate", "load_config", "load_teacher",
-        "load_trajectories", "run", "select", "stitch_epoch",
+        "environment_spec", "evaluate", "generate", "load_config", "load_policy",
+        "load_teacher", "load_trajectories", "run", "select", "stitch_epoch",
     }  # fmt: skip
     assert set(tskd_ray.__all__) < set(dir(tskd_ray))
     with pytest.raises(AttributeError, match="has no attribute 'stich_epoch'"):

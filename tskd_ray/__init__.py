@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tskd_ray.data.trajectories import EnvironmentSpec, Trajectories
     from tskd_ray.diffusion.rollout import generate
     from tskd_ray.evaluation.simulate import evaluate
+    from tskd_ray.models.students import load_policy
     from tskd_ray.pipeline.run import load_teacher, run
     from tskd_ray.stitching.epoch import stitch_epoch
     from tskd_ray.training.distill import distill
@@ -54,6 +55,7 @@ _HOMES = {
     "evaluate": "tskd_ray.evaluation.simulate",
     "generate": "tskd_ray.diffusion.rollout",
     "load_config": "tskd_ray.config.load",
+    "load_policy": "tskd_ray.models.students",
     "load_teacher": "tskd_ray.pipeline.run",
     "load_trajectories": "tskd_ray.data.load",
     "run": "tskd_ray.pipeline.run",
@@ -82,6 +84,7 @@ __all__ = [
     "evaluate",
     "generate",
     "load_config",
+    "load_policy",
     "load_teacher",
     "load_trajectories",
     "run",

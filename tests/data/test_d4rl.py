@@ -91,7 +91,7 @@ def test_who_names_walker2d_v5_for_a_file_that_does_not_is_told_of_its_physics(
     path = stored(tmp_path / "d.hdf5", flat(), **attributes)
     with caplog.at_level(logging.WARNING):
         read_d4rl(path, environment=EnvironmentSpec(id=named, kwargs=kwargs))
-    assert ("{xml_file: walker2d.xml}" in caplog.text) == told
+    assert ("xml_file: walker2d.xml}" in caplog.text) == told
 
 
 def test_a_trailing_piece_is_truncated(tmp_path: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from tskd_ray.cli.common import Command, make_console
-from tskd_ray.errors import ConfigError
+from tskd_ray.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
     from tskd_ray.config.schema import Config
@@ -210,10 +211,30 @@ def _run_folder(settings: tuple[str, ...]) -> Path | None:
     from tskd_ray.config.load import preset_names
 
     folder = Path(settings[0]) if len(settings) == 1 else None
-    if folder is None or not folder.is_dir():
+    if folder is None:
+        return None
+    if not folder.is_dir():
+        _require_config(folder)
         return None
     is_run = (folder / "run.json").is_file() or settings[0] not in preset_names()
     return folder if is_run else None
+
+
+def _require_config(path: Path) -> None:
+    """Refuse the path of a run that is not there; what may be meant as a CONFIG passes."""
+    from tskd_ray.config.load import is_file, is_override
+
+    if is_override(str(path)) or is_file(path) or path.suffix in (".yaml", ".yml"):
+        return
+    if path.parent == Path():
+        return  # a preset, misspelt or not: runs are named by the path of their folder
+    runs = [entry.parent.name for entry in sorted(path.parent.glob("*/run.json"))]
+    near = get_close_matches(path.name, runs, n=3, cutoff=0.0)
+    hint = f"Runs there: {', '.join(near)}." if near else "Check the path."
+    raise StorageError(
+        "A report is of a run's folder, <storage>/runs/<name>, or of a CONFIG. "
+        f"Got {str(path)!r}, which does not exist. {hint}"
+    )
 
 
 def _config(settings: tuple[str, ...]) -> Config:

@@ -37,6 +37,7 @@ Root = TypeVar("Root", bound=BaseModel)
 Places = dict[KeyPath, str]
 """Where each value was written: `file.yaml:12`, or the override itself."""
 
+_DATASET = re.compile(r"^builtin:|\.(hdf5|h5|parquet)$|^([-\w]+/)+[-\w]+-v\d+$")  # by its name
 _OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)*=")
 
 
@@ -101,6 +102,11 @@ def _read_source(source: str | Path | None) -> tuple[dict[str, Any], Places]:
         source = "quickstart"
     if isinstance(source, str) and source in preset_names() and not is_file(Path(source)):
         return {"preset": source}, {}
+    if _DATASET.search(str(source)):
+        raise ConfigError(
+            f"The configuration must be a YAML file or a preset ({', '.join(preset_names())}). "
+            f"Got {_short(source)}. To use a dataset write data.source={str(source)[:200]}."
+        )
     return read_yaml(Path(source))
 
 
@@ -124,7 +130,8 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Places]:
     except FileNotFoundError:
         raise ConfigError(
             f"The configuration must be a YAML file or a preset ({', '.join(preset_names())}). "
-            f"Got {_short(path)}, which does not exist. Check the path."
+            f"Got {_short(path)}, which does not exist."
+            f"{_did_you_mean(str(path), preset_names()) or ' Check the path.'}"
         ) from None
     except (OSError, ValueError) as error:  # a name may hold what no file name can
         raise ConfigError(

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from tskd_ray.config.schema import Count, Positive, Section
+from tskd_ray.config.schema import Count, Name, Positive, Section
 
 LISTED = 1000
 """Values at most of a `randint` or `quniform`, each of which is checked."""
@@ -143,7 +143,7 @@ class FinalConfig(Section):
 class SweepConfig(Section):
     """A whole sweep."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    name: Name
     """Of its folder `<storage>/sweeps/<name>`, and of the final run."""
     base: str = "quickstart"
     """A preset, or a file beside this one."""

@@ -162,8 +162,9 @@ def tell_other_physics(environment: EnvironmentSpec, path: object) -> None:
     if name == "Walker2d-v5" and "xml_file" not in environment.kwargs:
         _log.warning(
             "%s names no environment, and Walker2d-v5 has other physics than v2 to v4, which "
-            "D4RL recorded with. For those set data.environment_kwargs={xml_file: walker2d.xml} "
-            "(of `tskd data`: --environment-kwargs); for v5's own, {xml_file: walker2d_v5.xml}.",
+            "D4RL recorded with. For those set data.environment_kwargs={xml_file: "
+            "walker2d.xml} (of `tskd data`: --environment-kwargs); for v5's own, {xml_file: "
+            "walker2d_v5.xml}.",
             path,
         )
 

@@ -95,6 +95,26 @@ class ExtensionPolicy:
 Student = Policy | SequencePolicy | ExtensionPolicy
 
 
+def load_policy(folder: str | Path) -> Student:
+    """The policy of a run, to act with; no Ray.
+
+    `policy.act(observations)` gives actions (N, A) within the bounds for observations (N, S)
+    in raw units. A Decision Transformer remembers its episodes: `memory = policy.begin(n)`
+    starts n of them, and `memory.act(observations, rewards, numbers)` decides in those that
+    `numbers` names, given the rewards of the step before, at first 0. `evaluate` takes both.
+
+    Args:
+        folder: A run's, or the folder `policy` in it.
+
+    Raises:
+        DataError: If it holds no policy.
+        ConfigError: If what runs it is not installed here.
+    """
+    folder = Path(folder).expanduser()
+    inside = folder / "policy"
+    return load_student(inside if inside.is_dir() else folder)
+
+
 def load_student(folder: Path) -> Student:
     """Read a checkpoint folder of any student.
 

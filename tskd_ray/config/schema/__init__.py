@@ -6,7 +6,7 @@ Frozen, and checked at birth: relations between fields raise here, not after an 
 
 from tskd_ray.config.schema.augment import GenerateConfig, RadiusConfig, StitchConfig
 from tskd_ray.config.schema.run import ComputeConfig, Config, DataConfig
-from tskd_ray.config.schema.section import Count, Fraction, Positive, Section
+from tskd_ray.config.schema.section import Count, Fraction, Name, Positive, Section
 from tskd_ray.config.schema.student import (
     CQLConfig,
     DistillConfig,
@@ -39,6 +39,7 @@ __all__ = [
     "Fraction",
     "GenerateConfig",
     "IQLConfig",
+    "Name",
     "Positive",
     "RadiusConfig",
     "SamplerConfig",

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from tskd_ray.config.schema.augment import GenerateConfig, StitchConfig
-from tskd_ray.config.schema.section import Count, Positive, Section
+from tskd_ray.config.schema.section import Count, Name, Positive, Section
 from tskd_ray.config.schema.student import DistillConfig, EvaluateConfig, SelectConfig
 from tskd_ray.config.schema.teacher import TeacherConfig
 
@@ -72,7 +72,7 @@ class ComputeConfig(Section):
 class Config(Section):
     """A whole run."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = "run"
+    name: Name = "run"
     seed: Annotated[int, Field(ge=0)] = 0
     storage: str = "tskd_storage"
     """Root folder or URI of artifacts and runs."""
