@@ -8,12 +8,17 @@ import pytest
 
 from toy_world import toy_trajectories
 from tskd_ray.config.schema import FitConfig
+from tskd_ray.data.trajectories import Trajectories
+from tskd_ray.models.batches import hold_out_episodes, steps_of
 from tskd_ray.models.forward_dynamics import (
+    HELD_OUT,
+    HIDDEN,
     LOG_STD_RANGE,
     ForwardDynamics,
     Gaussian,
     gaussian_log_density,
 )
+from tskd_ray.models.mlp import BatchedMLP
 
 SHORT = FitConfig(steps=250, batch_size=64, learning_rate=1e-3, ema_decay=0.95)
 
@@ -90,10 +95,14 @@ def test_a_checkpoint_predicts_the_same_bytes(model: ForwardDynamics, tmp_path: 
     assert again.metrics_["members_kept"] == model.metrics_["members_kept"]
 
 
-def test_what_no_step_changes_takes_no_part_in_the_comparison_of_members() -> None:
+def with_goals() -> Trajectories:
     data = toy_trajectories()
     goals = np.full((len(data.observations), 2), [0.3, -0.7], dtype=data.observations.dtype)
-    data = replace(data, observations=np.hstack([data.observations, goals]))
+    return replace(data, observations=np.hstack([data.observations, goals]))
+
+
+def test_what_no_step_changes_takes_no_part_in_the_comparison_of_members() -> None:
+    data = with_goals()
     model = ForwardDynamics.fit(data, FitConfig(steps=20), 0, members=3, best=3)
     s, s2 = data.observations[:50], data.observations[1:51]
     gaussian = model.gaussian(s)
@@ -104,3 +113,25 @@ def test_what_no_step_changes_takes_no_part_in_the_comparison_of_members() -> No
         [0, 0, 0.1, 0], np.float32
     )  # another goal is no plausible next state
     assert (model.log_density(s, elsewhere) < model.log_density(s, s2) - 50).all()
+
+
+def test_members_are_trained_and_kept_by_what_moves_alone() -> None:
+    data = with_goals()
+    model = ForwardDynamics.fit(data, FitConfig(steps=20), 0, members=3, best=3)
+    keys = [("forward_dynamics", member) for member in range(3)]
+    untrained = BatchedMLP(4, 8, HIDDEN, seed=0, keys=keys)
+    for trained, first in zip(
+        (model.network.weights[-1], model.network.biases[-1]),
+        (untrained.weights[-1], untrained.biases[-1]),
+        strict=True,
+    ):
+        learned = (trained - first).abs().amax(dim=(0, 1)) > 1e-5
+        # means of position, speed and goals, then their spreads
+        assert learned.tolist() == [True, True, False, False] * 2
+    _, held = hold_out_episodes(data, HELD_OUT, seed=0, key="forward_dynamics")
+    rows = data.step_state[steps_of(data, held)]
+    mean, log_std = model.gaussian(data.observations[rows])
+    z = (data.observations[rows + 1] - mean) / np.exp(log_std)
+    nats = 0.5 * z**2 + log_std - np.log(model.step.std_.clip(1e-9)) + 0.5 * np.log(2 * np.pi)
+    by_hand = nats[..., :2].sum(axis=-1).mean(axis=1)
+    np.testing.assert_allclose(model.metrics_["held_out_nll"], by_hand, rtol=1e-4)

@@ -64,6 +64,8 @@ class ForwardDynamics(SavedModel):
     ) -> Self:
         """Maximise the likelihood of all members at once, then keep the `best` of them.
 
+        What no step changes counts in neither, as in `gaussian`.
+
         `metrics_` has the learning curve, `held_out_nll` of every member (nats per step, of the
         standardised difference) and which were kept.
         """
@@ -76,6 +78,7 @@ class ForwardDynamics(SavedModel):
         step = Standardizer.fit(difference_NS[rows], constant=0.0)
         x = torch.from_numpy(state.normalize(from_NS[rows]))
         y = torch.from_numpy(step.normalize(difference_NS[rows]))
+        moves = _moving(step)
         network = BatchedMLP(x.shape[1], 2 * y.shape[1], HIDDEN, seed=seed, keys=keys)
         batches = BatchSampler.shared(len(rows), settings.batch_size, seed=seed, keys=keys)
 
@@ -83,13 +86,13 @@ class ForwardDynamics(SavedModel):
             batch = batches(number)
             mean, log_std = _split(network(gather(x, batch)))
             # Summed over members: each sees the gradient that it would see alone.
-            return _nll(mean, log_std, gather(y, batch)).mean(dim=1).sum()
+            return _nll(mean, log_std, gather(y, batch), moves).mean(dim=1).sum()
 
         curve = fit(network, loss, settings, resume=resume, progress=progress)
         with torch.no_grad():
             held_y = torch.from_numpy(step.normalize(difference_NS[held_rows]))
             outputs = torch.from_numpy(predict(network, state.normalize(from_NS[held_rows])))
-            nll = _nll(*_split(outputs), held_y).double().mean(dim=1).numpy()
+            nll = _nll(*_split(outputs), held_y, moves).double().mean(dim=1).numpy()
         kept = np.sort(np.argsort(nll, kind="stable")[:best]).tolist()
         metrics = {"curve": curve, "held_out_nll": nll.tolist(), "members_kept": kept}
         return cls(network.members(kept), state, step, metrics)
@@ -130,7 +133,14 @@ def _split(outputs: Tensor) -> tuple[Tensor, Tensor]:
     return mean, low + softplus(log_std - low)
 
 
-def _nll(mean: Tensor, log_std: Tensor, y: Tensor) -> Tensor:
-    """Negative log-likelihood (M, B) in nats, summed over dimensions."""
+def _moving(step: Standardizer) -> Tensor | slice:
+    """The dimensions that some step changes; a slice where all are, which copies nothing."""
+    moves = np.flatnonzero(step.std_ > 0)
+    return slice(None) if len(moves) == len(step.std_) else torch.from_numpy(moves)
+
+
+def _nll(mean: Tensor, log_std: Tensor, y: Tensor, dimensions: Tensor | slice) -> Tensor:
+    """Negative log-likelihood (M, B) in nats, summed over these dimensions."""
+    mean, log_std, y = (part[..., dimensions] for part in (mean, log_std, y))
     scaled = (y - mean) * torch.exp(-log_std)
     return (0.5 * scaled.square() + log_std + 0.5 * math.log(2 * math.pi)).sum(dim=-1)
