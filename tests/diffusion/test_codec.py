@@ -80,3 +80,22 @@ def test_residual_rows_leave_what_never_moves_where_the_anchor_has_it() -> None:
     decoded = codec.decode_states(rows, anchor, anchor_states)
     assert (decoded[:, :, 2] == np.float32(0.3)).all()
     np.testing.assert_allclose(decoded, batch.states, atol=2e-3)
+
+
+def test_rewards_are_clipped_where_the_data_end_and_states_at_five() -> None:
+    data = world(episodes=35)
+    dense = ResidualCodec(HORIZON, CONTEXT, 2)
+    dense.fit(replace(data, rewards=np.tanh(data.rewards)), np.random.default_rng(0))
+    assert dense.reward_clip == dense.clip == 5
+    assert "reward_clip" not in dense.state()
+    rewards = np.zeros(data.n_steps)
+    rewards[123] = 1.0
+    sparse = ResidualCodec(HORIZON, CONTEXT, 2)
+    sparse.fit(replace(data, rewards=rewards), np.random.default_rng(0))
+    n = data.n_steps  # one of n: a mean of 1/n and an sd of √(n − 1)/n
+    assert sparse.reward_clip == pytest.approx(np.sqrt(n - 1))
+    assert sparse.clip == 5
+    again = ResidualCodec(HORIZON, CONTEXT, 2).restore(sparse.state())
+    assert again.reward_clip == sparse.reward_clip
+    old = {name: value for name, value in sparse.state().items() if name != "reward_clip"}
+    assert again.restore(old).reward_clip == 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from diffusion.small_teacher import teacher_config, world
 from tskd_ray.config.schema import SamplerConfig
+from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.data.windows import Windows
 from tskd_ray.diffusion.ddr import RewardDiffuser, TrajectoryDiffuser
 from tskd_ray.models.arithmetic import Arithmetic
@@ -157,3 +159,41 @@ def test_ddr2_learns_the_reward_of_a_step_and_ignores_the_order_of_its_batch() -
     assert error < 0.5 * data.rewards.std()
     backwards = diffuser.reward(states[::-1], after[::-1], sampler=sampler, seed=0)
     np.testing.assert_allclose(backwards[::-1], rewards, atol=1e-4)
+
+
+def sparse_world() -> Trajectories:
+    """A reward of 1 at one step of two hundred, else none."""
+    data = world()
+    rewards = np.zeros(data.n_steps)
+    rewards[77] = 1.0
+    return replace(data, rewards=rewards)
+
+
+def answering(diffuser: TrajectoryDiffuser | RewardDiffuser, answer: float) -> None:
+    """Make its network give that everywhere."""
+    with torch.no_grad():
+        parameters = list(diffuser.model.network.parameters())
+        for parameter in parameters:
+            parameter.zero_()
+        parameters[-1].fill_(answer)  # the last layer's bias
+
+
+def test_a_rare_reward_can_come_out(tmp_path: Path) -> None:
+    data = sparse_world()
+    planner = TrajectoryDiffuser(teacher_config(steps=1), 2)
+    pricer = RewardDiffuser(teacher_config(steps=1), 2)
+    for diffuser in (planner, pricer):
+        diffuser.fit(data, seed=0)
+        answering(diffuser, -1e4)  # of the velocity: x̂₀ is far out, and clipped
+        diffuser.save(tmp_path / diffuser.kind)
+    start, after = data.observations[:1], data.observations[1:2]
+    for one in (planner, TrajectoryDiffuser.load(tmp_path / "ddr1")):
+        plan = one.plan(
+            start[:, None], np.ones(1, np.int64), target_return=1.0, sampler=FAST, rngs=rngs(1)
+        )
+        np.testing.assert_allclose(plan.rewards, 1.0, atol=1e-5)
+        planned = one.codec.encode_states(plan.states, np.zeros(1, np.int64))[:, 1:]
+        np.testing.assert_allclose(planned, 5.0, rtol=1e-4)
+    for one in (pricer, RewardDiffuser.load(tmp_path / "ddr2")):
+        reward = one.reward(start, after, sampler=FAST, seed=0)
+        np.testing.assert_allclose(reward, 1.0, atol=1e-5)

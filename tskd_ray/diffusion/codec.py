@@ -16,7 +16,7 @@ from tskd_ray.types import Float32Array, FloatArray, IntArray
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
-RESIDUAL_CLIP = 5.0  # standard deviations; recorded residuals seldom leave it
+RESIDUAL_CLIP = 5.0  # standard deviations; recorded residuals seldom leave it, rewards may
 _LEAST = 1e-6  # standard deviation of what varies
 EARLY_WEIGHT, EARLY_ROWS = 4.0, 4.0  # of the loss, decaying after the anchor: what is acted on
 
@@ -25,7 +25,8 @@ class Codec(Protocol):
     """A parameterisation of DDR's rows; states and rewards in raw units on the other side."""
 
     context_channels: int
-    clip: float
+    clip: float  # of |x̂₀|, states
+    reward_clip: float  # and rewards
     prediction: str  # "noise" or "velocity"
 
     def encode_states(self, states: FloatArray, anchor: IntArray) -> Float32Array:
@@ -63,7 +64,7 @@ class AbsoluteCodec:
     """The paper's: normalised states, noise prediction, x̂₀ clipped to [−1, 1] (D6)."""
 
     context_channels = 0
-    clip = 1.0
+    clip = reward_clip = 1.0
     prediction = "noise"
 
     def __init__(self, normalizer: str) -> None:
@@ -121,6 +122,7 @@ class ResidualCodec:
     def __init__(self, horizon: int, context: int, observation_dim: int) -> None:
         self.horizon, self.history = horizon, context
         self.context_channels = observation_dim
+        self.reward_clip = RESIDUAL_CLIP
 
     def fit(self, trajectories: Trajectories, rng: np.random.Generator) -> ResidualCodec:
         """Learn mean and spread per offset from windows drawn at random."""
@@ -146,6 +148,9 @@ class ResidualCodec:
         self.state_std_ = _positive(trajectories.observations.std(axis=0, dtype=np.float64))
         self.reward_mean_ = np.float32(trajectories.rewards.mean(dtype=np.float64))
         self.reward_std_ = _positive(np.asarray(trajectories.rewards.std(dtype=np.float64)))
+        # One step in a thousand may be all that pays: what was recorded must be in reach.
+        farthest = np.abs(self.encode_rewards(trajectories.rewards)).max()
+        self.reward_clip = max(RESIDUAL_CLIP, float(farthest))
         return self
 
     def _set(self, offset: int, mean: FloatArray, std: FloatArray) -> None:
@@ -189,10 +194,16 @@ class ResidualCodec:
 
     def state(self) -> Arrays:
         names = ("mean", "std", "state_mean", "state_std", "reward_mean", "reward_std")
-        return {name: np.asarray(getattr(self, f"{name}_")) for name in names}
+        state = {name: np.asarray(getattr(self, f"{name}_")) for name in names}
+        if self.reward_clip != RESIDUAL_CLIP:  # checkpoints without it read as that
+            state["reward_clip"] = np.float32(self.reward_clip).reshape(1)
+        return state
 
     def restore(self, state: Arrays) -> ResidualCodec:
         """Take what `state` gave."""
+        state = dict(state)
+        clip = state.pop("reward_clip", None)
+        self.reward_clip = RESIDUAL_CLIP if clip is None else float(clip[0])
         for name, value in state.items():
             setattr(self, f"{name}_", value)
         return self

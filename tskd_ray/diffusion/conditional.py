@@ -55,10 +55,12 @@ class ConditionalDiffusion(nn.Module):
         prediction: str,
         clip: float,
     ) -> None:
+        """Untrained; predicted x̂₀ are clipped to ±`clip`."""
         super().__init__()
         self.network: nn.Module = TemporalUNet(channels + context_channels, channels, unet)
         self.alpha_bar = cosine_alpha_bar(diffusion_steps)
-        self.prediction, self.clip, self.channels = prediction, clip, channels
+        self.prediction, self.channels = prediction, channels
+        self.clip = torch.full((channels,), clip)  # of each channel
         self._compiled: tuple[tuple[int, ...], CompiledUNet] | None = None
         self._inference: Inference | None = None
 
@@ -145,6 +147,7 @@ class ConditionalDiffusion(nn.Module):
         known_t = torch.from_numpy(known).to(device)
         clamped_t = torch.from_numpy(clamped).to(device)
         predict = self._predictor(context, condition)
+        clip = self.clip.to(device)
 
         def noise() -> Tensor:
             drawn = np.empty(known.shape, dtype=np.float32)
@@ -159,7 +162,7 @@ class ConditionalDiffusion(nn.Module):
                 x0 = (x - math.sqrt(1 - a) * output) / math.sqrt(a)
             else:
                 x0 = math.sqrt(a) * x - math.sqrt(1 - a) * output
-            return x0.clamp(-self.clip, self.clip)
+            return x0.clamp(-clip, clip)
 
         scale = sampler.temperature
         std = math.sqrt(scale) if sampler.temperature_on == "variance" else scale

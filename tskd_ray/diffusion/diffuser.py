@@ -122,6 +122,12 @@ class Diffuser:
             self.codec.fit(trajectories, numpy_rng(seed, self.kind, "codec"))
         elif isinstance(self.codec, AbsoluteCodec):
             self.codec.fit(trajectories)
+        self._clip_rewards()
+
+    def _clip_rewards(self) -> None:
+        """Tell the model how far rewards go, its last channel where it has one for them."""
+        if self.kind == "ddr2" or self.config.diffuse_rewards:
+            self.model.clip[-1] = self.codec.reward_clip
 
     def training_flops(self) -> int:
         """Floating-point operations of the network in one training step."""
@@ -179,6 +185,7 @@ class Diffuser:
             }
             assert isinstance(diffuser.codec, AbsoluteCodec | ResidualCodec)
             diffuser.codec.restore(codec)
+            diffuser._clip_rewards()
             network = {
                 k.removeprefix("network."): v
                 for k, v in tensors.items()
