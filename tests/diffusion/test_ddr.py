@@ -11,8 +11,10 @@ import torch
 
 from diffusion.small_teacher import teacher_config, world
 from tskd_ray.config.schema import SamplerConfig
+from tskd_ray.data.returns import return_labels
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.data.windows import Windows
+from tskd_ray.diffusion.conditional import ConditionalDiffusion
 from tskd_ray.diffusion.ddr import RewardDiffuser, TrajectoryDiffuser
 from tskd_ray.models.arithmetic import Arithmetic
 
@@ -197,3 +199,29 @@ def test_a_rare_reward_can_come_out(tmp_path: Path) -> None:
     for one in (pricer, RewardDiffuser.load(tmp_path / "ddr2")):
         reward = one.reward(start, after, sampler=FAST, seed=0)
         np.testing.assert_allclose(reward, 1.0, atol=1e-5)
+
+
+def test_ddr2_is_asked_for_the_best_label_that_it_saw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = world()
+    asked: list[np.ndarray] = []
+
+    def sample(self: ConditionalDiffusion, **given: np.ndarray) -> np.ndarray:
+        asked.append(given["condition"])
+        return np.zeros_like(given["known"])
+
+    monkeypatch.setattr(ConditionalDiffusion, "sample", sample)
+    start, after = data.observations[:2], data.observations[1:3]
+    for rewards, best in ((data.rewards, 1.0), (-1 - data.rewards**2, None)):
+        one = RewardDiffuser(teacher_config(steps=1), 2)
+        one.fit(replace(data, rewards=rewards), seed=0)
+        if best is None:
+            labels = return_labels(replace(data, rewards=rewards), one.config.discount)
+            best = np.float32(labels.max() / -labels.min())
+            assert -0.5 < best < 0
+        one.save(tmp_path / str(best))
+        for model in (one, RewardDiffuser.load(tmp_path / str(best))):
+            model.reward(start, after, sampler=FAST, seed=0)
+            assert asked.pop().tolist() == [best, best]
+    assert "best_label" not in (tmp_path / "1.0" / "config.json").read_text()

@@ -195,8 +195,8 @@ class RewardDiffuser(Diffuser):
         Args:
             states: (N, S).
             next_states: (N, S).
-            sampler: How to denoise. Guidance towards the highest return (the condition is 1)
-                flatters rewards where (s, s') does not decide them.
+            sampler: How to denoise. Guidance towards the highest return (the condition is the
+                best label of the data) flatters rewards where (s, s') does not decide them.
             seed: Run seed.
         """
         rewards = np.empty(len(states), dtype=np.float32)
@@ -220,7 +220,7 @@ class RewardDiffuser(Diffuser):
             known=known,
             clamped=clamped,
             context=self.codec.context(states),
-            condition=np.ones(batch, dtype=np.float32),
+            condition=np.full(batch, self.best_label_, dtype=np.float32),
             rngs=[
                 numpy_rng(seed, self.kind, pair.tobytes().hex())
                 for pair in np.concatenate([states, next_states], axis=1)

@@ -41,7 +41,7 @@ class Diffuser:
         self.settings = self._settings(config)
         self.codec: Codec = self._codec()
         self.model = self._model()
-        self.return_scale_ = 1.0
+        self.return_scale_ = self.best_label_ = 1.0
 
     def _model(self) -> ConditionalDiffusion:
         return ConditionalDiffusion(
@@ -97,6 +97,7 @@ class Diffuser:
         )
         self.return_scale_ = self.config.return_scale or return_scale(labels)
         scaled = (labels / self.return_scale_).astype(np.float32)
+        self.best_label_ = float(scaled.max())
         windows = Windows(trajectories, self.settings.horizon + 1)
         fit_settings = self.settings.fit
         network = (arithmetic or Arithmetic()).forward(self.model.network)
@@ -159,6 +160,8 @@ class Diffuser:
             "return_scale": self.return_scale_,
             "teacher": self.config.model_dump(mode="json", include=self._saved()),
         }
+        if self.best_label_ != 1:  # checkpoints without it read as that
+            config["best_label"] = self.best_label_
         save_model(folder, tensors, config)
 
     def _saved(self) -> set[str]:
@@ -180,6 +183,7 @@ class Diffuser:
             teacher = TeacherConfig.model_validate_json(json.dumps(config["teacher"]))
             diffuser = cls(teacher, config["observation_dim"])
             diffuser.return_scale_ = config["return_scale"]
+            diffuser.best_label_ = config.get("best_label", 1.0)
             codec = {
                 k.removeprefix("codec."): v.numpy() for k, v in tensors.items() if "codec." in k
             }
