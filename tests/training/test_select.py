@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from tskd_ray.config.load import load_config
 from tskd_ray.config.schema import SelectConfig
 from tskd_ray.data.trajectories import Origin, Trajectories
-from tskd_ray.errors import DataError
+from tskd_ray.errors import ConfigError, DataError
 from tskd_ray.training.select import histogram, select
 
 
@@ -66,7 +68,31 @@ def test_a_percentage_is_of_the_range_of_returns() -> None:
     ]  # fmt: skip
 
 
-@given(RETURNS, st.integers(0, 100))
+@given(st.floats(-1e4, 1e4), st.floats(-1e4, 1e4))
+def test_all_of_the_range_keeps_the_worst_episode(one: float, other: float) -> None:
+    selection = select(
+        with_returns([one, other]), SelectConfig(slack="100%", minimum_episodes=2)
+    )
+    assert selection.thresholds == {"global": min(one, other)}
+
+
+@pytest.mark.parametrize("percent", range(1, 101))
+def test_the_best_share_is_rounded_up_from_the_exact_number(percent: int) -> None:
+    settings = SelectConfig(best=f"{percent}%", minimum_episodes=1)
+    for n in (1, 20, 100, 150, 199, 200):
+        kept = select(with_returns([float(value) for value in range(n)]), settings).indices
+        assert len(kept) == -(-percent * n // 100)
+
+
+@pytest.mark.parametrize("share", ["0%", "0.0%", "100.1%", "250%"])
+def test_a_share_is_above_nothing_and_at_most_all(share: str) -> None:
+    with pytest.raises(ValidationError, match=f"above 0% and at most 100%. Got {share}"):
+        SelectConfig(best=share)
+    with pytest.raises(ConfigError, match=r"select\.best"):
+        load_config("small", [f"select.best={share}"])
+
+
+@given(RETURNS, st.integers(1, 100))
 def test_the_best_share_is_the_fewest_episodes_that_make_it_up_and_those_as_good(
     returns: list[float], percent: int
 ) -> None:

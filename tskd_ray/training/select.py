@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
@@ -148,12 +149,12 @@ def _threshold(returns: Float64Array, settings: SelectConfig) -> float:
     if not len(finite):
         return float("inf")
     if settings.best is not None:
-        kept = max(1, math.ceil(_share(settings.best) * len(finite)))
+        # Exact: in floats 7 % of 100 is more than 7.
+        kept = math.ceil(Fraction(settings.best.removesuffix("%")) / 100 * len(finite))
         return float(finite[kept - 1])
     if isinstance(settings.slack, str):
-        return float(finite[0] - _share(settings.slack) * (finite[0] - finite[-1]))
+        share = float(settings.slack.removesuffix("%")) / 100.0
+        if share == 1:
+            return float(finite[-1])  # rounding may put the difference above it
+        return float(finite[0] - share * (finite[0] - finite[-1]))
     return float(finite[0] - settings.slack)
-
-
-def _share(percent: str) -> float:
-    return float(percent.removesuffix("%")) / 100.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tskd_ray.config.schema.section import Count, Fraction, Positive, Section
 from tskd_ray.config.schema.teacher import FitConfig
@@ -36,6 +36,15 @@ class SelectConfig(Section):
     scope: Literal["global", "per_origin"] = "global"
     """One threshold, or one for each of recorded, generated and stitched."""
     minimum_episodes: Count = 5
+
+    @field_validator("best")
+    @classmethod
+    def _some_share(cls, best: str | None) -> str | None:
+        if best is not None and not 0 < float(best.removesuffix("%")) <= 100:
+            raise ValueError(
+                f"select.best must be above 0% and at most 100%. Got {best}. Choose a share."
+            )
+        return best
 
 
 class CriticConfig(Section):
