@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tskd_ray.data.trajectories import EnvironmentSpec, Trajectories
+from tskd_ray.data.trajectories import EnvironmentSpec, Origin, Trajectories
 from tskd_ray.data.validate import validate
 from tskd_ray.errors import DataError
 
@@ -52,8 +52,16 @@ def test_large_finite_values_pass(make_trajectories: Make) -> None:
 
 
 def test_one_step_episode(make_trajectories: Make) -> None:
-    message = refused(make_trajectories((5, 1, 9)))
-    assert "at least two steps. Episode 1 of some.hdf5 has 1" in message
+    data = make_trajectories((5, 1, 1, 9))
+    origins = np.array([Origin.RECORDED, Origin.GENERATED, Origin.RECORDED, Origin.RECORDED])
+    message = refused(replace(data, episode_origin=origins.astype(np.int8)))
+    assert "at least two steps. Episode 2 of some.hdf5 has 1 (1 such in all)" in message
+
+
+def test_what_generation_and_stitching_leave_may_be_one_step(make_trajectories: Make) -> None:
+    data = make_trajectories((1, 1))
+    origins = np.array([Origin.GENERATED, Origin.STITCHED], dtype=np.int8)
+    validate(replace(data, episode_origin=origins), path="some.hdf5")
 
 
 def test_no_complete_episode(make_trajectories: Make) -> None:

@@ -23,8 +23,8 @@ def validate(trajectories: Trajectories, *, path: str) -> None:
         path: Where from, for the message. Episodes are named by position, from 0.
 
     Raises:
-        DataError: If a value is NaN or infinite, an episode has fewer than two steps, no
-            episode is complete, an origin is unknown, widths are zero or not the
+        DataError: If a value is NaN or infinite, a recorded episode has fewer than two steps,
+            no episode is complete, an origin is unknown, widths are zero or not the
             environment's, or an action lies outside its action space.
     """
     if not trajectories.n_episodes:
@@ -72,12 +72,14 @@ def check_finite(trajectories: Trajectories, *, path: str, remedy: str = _REPAIR
 
 
 def _check_lengths(trajectories: Trajectories, path: str) -> None:
-    short = np.flatnonzero(trajectories.lengths < 2)
+    # Generation and stitching make shorter ones, and write them.
+    recorded = trajectories.episode_origin == Origin.RECORDED
+    short = np.flatnonzero((trajectories.lengths < 2) & recorded)
     if len(short):
         raise DataError(
-            f"Every episode needs at least two steps. Episode {short[0]} of {path} has "
-            f"{trajectories.lengths[short[0]]} ({len(short)} such in all). Remove it from the "
-            "dataset."
+            f"Every recorded episode needs at least two steps. Episode {short[0]} of {path} "
+            f"has {trajectories.lengths[short[0]]} ({len(short)} such in all). Remove it from "
+            "the dataset."
         )
 
 
