@@ -145,12 +145,17 @@ def test_written_files_come_back(tmp_path: Path, make_trajectories: Make) -> Non
         write_d4rl(data, tmp_path / "d.hdf5")
 
 
-def test_integers_become_floats_and_foreign_byte_order_native(tmp_path: Path) -> None:
+def test_integers_and_halves_become_floats_and_foreign_byte_order_native(
+    tmp_path: Path,
+) -> None:
     arrays = flat()
+    arrays["observations"] = arrays["observations"].astype(np.float16)
+    arrays["next_observations"] = arrays["next_observations"].astype(np.float16)
     arrays["rewards"] = np.arange(12, dtype=np.int32)
     arrays["actions"] = arrays["actions"].astype(">f4")
     data = read_d4rl(stored(tmp_path / "d.hdf5", arrays))
     assert data.rewards.dtype == np.float64
+    assert data.observations.dtype == np.float32
     assert data.actions.dtype == np.dtype("=f4")
 
 

@@ -2,8 +2,9 @@
 
 N steps · E episodes · S observation dim · A action dim
 
-Lossless: dtypes, provenance, flags and the environment survive. The environment travels as JSON
-in each shard's schema metadata, so that a shard alone is a dataset.
+Lossless: dtypes, provenance, flags and the environment survive; only what others wrote in half
+precision is widened. The environment travels as JSON in each shard's schema metadata, so that a
+shard alone is a dataset.
 """
 
 # pyarrow ships no types.
@@ -26,7 +27,7 @@ from tskd_ray.data.destination import new_folder
 from tskd_ray.data.hostile import json_object, reading
 from tskd_ray.data.limits import check_size
 from tskd_ray.data.parquet_footer import declared_bytes
-from tskd_ray.data.trajectories import EnvironmentSpec, Trajectories
+from tskd_ray.data.trajectories import EnvironmentSpec, Trajectories, floating
 from tskd_ray.errors import DataError, reason
 from tskd_ray.types import IntArray
 
@@ -161,7 +162,7 @@ def from_table(table: pa.Table, *, path: str) -> Trajectories:
     empty = np.flatnonzero(lengths == 0)
     if len(empty):
         raise DataError(
-            f"Every episode needs at least two steps. Episode {empty[0]} of {path} has 0 "
+            f"Every episode needs at least one step. Episode {empty[0]} of {path} has 0 "
             f"({len(empty)} such in all). Remove it from the dataset."
         )
     values: dict[str, Any] = {"rewards": rewards, "offsets": offsets}
@@ -303,9 +304,7 @@ def _whole(values: np.ndarray, dtype: Any, name: str, path: str) -> np.ndarray:
 def _flat(table: pa.Table, name: str, path: str) -> tuple[np.ndarray, IntArray]:
     values, lengths = _unlist(_column(table, name), name, path)
     array = _numbers(values, name, path)
-    if name == "rewards" and array.dtype.kind != "f":
-        array = array.astype(np.float64)
-    return array, lengths
+    return (floating(array) if name == "rewards" else array), lengths
 
 
 def _matrix(
@@ -313,9 +312,7 @@ def _matrix(
 ) -> tuple[np.ndarray, IntArray]:
     rows, lengths = _unlist(_column(table, name), name, path)
     values, widths = _unlist(rows, name, path)
-    array = _numbers(values, name, path)
-    if array.dtype.kind != "f":
-        array = array.astype(np.float64)
+    array = floating(_numbers(values, name, path))
     if width is None:
         width = int(widths[0]) if len(widths) else 0
     if (widths != width).any():

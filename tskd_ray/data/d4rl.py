@@ -20,7 +20,7 @@ import numpy as np
 from tskd_ray.data.environments import check_declared, environment_spec, tell_other_physics
 from tskd_ray.data.hostile import check_array, check_link, json_object, reading
 from tskd_ray.data.limits import check_size
-from tskd_ray.data.trajectories import EnvironmentSpec, Trajectories, ranges
+from tskd_ray.data.trajectories import EnvironmentSpec, Trajectories, floating, ranges
 from tskd_ray.errors import DataError, StorageError, reason
 from tskd_ray.types import BoolArray, FloatArray, IntArray
 
@@ -186,7 +186,7 @@ def _read_columns(file: h5py.File, path: Path) -> dict[str, Any]:
             "file again."
         )
     return {
-        name: array[()] if name in ("terminals", "timeouts") else _floating(array[()])
+        name: array[()] if name in ("terminals", "timeouts") else floating(array[()])
         for name, array in arrays.items()
     }
 
@@ -261,9 +261,3 @@ def _drop_last_steps(offsets: IntArray, path: Path) -> tuple[IntArray, IntArray]
     )
     kept = ranges(offsets[:-1], lengths)
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), kept
-
-
-def _floating(array: np.ndarray) -> FloatArray:
-    if array.dtype.kind != "f" or array.dtype.itemsize > 8:  # no other format has long doubles
-        return array.astype(np.float64)
-    return array.astype(array.dtype.newbyteorder("="), copy=False)  # torch knows native only

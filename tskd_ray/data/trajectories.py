@@ -67,7 +67,7 @@ class EnvironmentSpec:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trajectories:
-    """Episodes as a struct of arrays. Floating dtypes are kept as they came."""
+    """Episodes as a struct of arrays. float32 and float64 are kept as they came."""
 
     observations: FloatArray  # (N + E, S)
     actions: FloatArray  # (N, A)
@@ -341,6 +341,13 @@ def _floating(values: Any) -> FloatArray:
             f"Observations, actions and rewards are real numbers. Got {array.dtype}. Convert "
             "them."
         )
+    return floating(array)
+
+
+def floating(array: np.ndarray) -> FloatArray:
+    """Numbers in float32 or float64 and native byte order, as torch and our kernels need."""
     if array.dtype.kind != "f" or array.dtype.itemsize > 8:  # no format has long doubles
         return array.astype(np.float64)
-    return array
+    if array.dtype.itemsize < 4:
+        return array.astype(np.float32)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
