@@ -87,3 +87,7 @@ def test_action_bounds_come_from_the_environment_or_else_from_the_data() -> None
     open_ended = replace(toy.environment, action_high=(float("inf"),))
     low, high = action_bounds(replace(toy, environment=open_ended))
     assert (low[0], high[0]) == (-2.0, toy.actions.max())
+    largest = float(np.finfo(np.float32).max)
+    vast = replace(toy.environment, action_low=(-largest,), action_high=(largest,))
+    low, high = action_bounds(replace(toy, environment=vast))
+    assert (low[0], high[0]) == (toy.actions.min(), toy.actions.max())

@@ -93,13 +93,20 @@ def steps_of(trajectories: Trajectories, episodes: IntArray) -> IntArray:
 
 
 def action_bounds(trajectories: Trajectories) -> tuple[Float32Array, Float32Array]:
-    """Lowest and highest action (A,): the environment's, or the data's where that has none."""
+    """Lowest and highest action (A,): the environment's, or the data's where that has none.
+
+    Some spaces say "unbounded" by the largest floats, whose range is none.
+    """
     low = trajectories.actions.min(axis=0).astype(np.float32)
     high = trajectories.actions.max(axis=0).astype(np.float32)
     environment = trajectories.environment
     if environment is not None and environment.action_low:
         space_low = np.asarray(environment.action_low, dtype=np.float32)
         space_high = np.asarray(environment.action_high, dtype=np.float32)
-        low = np.where(np.isfinite(space_low), space_low, low)
-        high = np.where(np.isfinite(space_high), space_high, high)
+        with np.errstate(over="ignore", invalid="ignore"):
+            ranged = np.isfinite(space_high - space_low)
+        bounded_low, bounded_high = np.isfinite(space_low), np.isfinite(space_high)
+        none = bounded_low & bounded_high & ~ranged
+        low = np.where(bounded_low & ~none, space_low, low)
+        high = np.where(bounded_high & ~none, space_high, high)
     return low, high
