@@ -43,6 +43,15 @@ def test_a_student_does_not_depend_on_who_trains_beside_it() -> None:
     assert np.abs(first.act(STATES) - second.act(STATES)).max() > 1e-2  # seeds differ
 
 
+def test_a_student_has_the_bounds_of_its_own_dataset() -> None:
+    toy = replace(toy_trajectories(5), environment=None)
+    data = {"a": toy, "b": replace(toy, actions=3 * toy.actions)}
+    short = SETTINGS.model_copy(update={"fit": SETTINGS.fit.model_copy(update={"steps": 5})})
+    for name, students in distill(data, short, 0).items():
+        policy = students.final[0]
+        assert (policy.low, policy.high) == (data[name].actions.min(), data[name].actions.max())
+
+
 def test_a_checkpoint_is_what_a_shorter_training_ends_with() -> None:
     data = {"a": toy_trajectories(10)}
     students = distill(data, SETTINGS, 0, checkpoints=3)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -33,7 +32,6 @@ from tskd_ray.progress import Progress, silent
 from tskd_ray.seeding import seed_number
 from tskd_ray.training.cloning import Cloning, Learner, Lessons
 from tskd_ray.training.offline_rl import OfflineLearner
-from tskd_ray.types import Float32Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,16 +76,16 @@ def distill(
         The students by dataset.
 
     Raises:
-        DataError: If there are no datasets, or they differ in widths or action bounds.
+        DataError: If there are no datasets, or they differ in widths.
         ConfigError: If the method needs a package, or is an extension, that is not installed.
         StageError: If an extension fails.
     """
     settings = settings or DistillConfig()
-    low, high = _common_bounds(datasets)
+    _check_widths(datasets)
     extension = student_extension(settings)
     if extension is not None:
         return {
-            name: _by_extension(extension, name, one, settings, seed, low, high)
+            name: _by_extension(extension, name, one, settings, seed)
             for name, one in datasets.items()
         }
     numbers = range(settings.first_seed, settings.first_seed + settings.seeds)
@@ -95,7 +93,8 @@ def distill(
         ("student", name, number) for name in datasets for number in numbers
     ]
     lessons = [
-        Lessons(one, Standardizer.fit(one.observations), low, high) for one in datasets.values()
+        Lessons(one, Standardizer.fit(one.observations), *action_bounds(one))
+        for one in datasets.values()
     ]
     learner = _learner(settings.method)(lessons, settings, seed, keys)
     steps = checkpoint_steps(settings.fit.steps, checkpoints)
@@ -144,10 +143,9 @@ def _by_extension(
     trajectories: Trajectories,
     settings: DistillConfig,
     seed: int,
-    low: Float32Array,
-    high: Float32Array,
 ) -> Students:
     """Its students of one dataset, by name; how many steps it took nobody knows."""
+    low, high = action_bounds(trajectories)
 
     def student(number: int) -> ExtensionPolicy:
         with calling(settings.method):
@@ -193,7 +191,7 @@ class _Training(nn.Module):
         return [self.get_buffer(f"kept{number}")[index] for number in range(self._parts)]
 
 
-def _common_bounds(datasets: Mapping[str, Trajectories]) -> tuple[Float32Array, Float32Array]:
+def _check_widths(datasets: Mapping[str, Trajectories]) -> None:
     if not datasets:
         raise DataError("Distillation needs at least one dataset. Got none.")
     widths = {(part.observation_dim, part.action_dim) for part in datasets.values()}
@@ -202,6 +200,3 @@ def _common_bounds(datasets: Mapping[str, Trajectories]) -> tuple[Float32Array, 
             "Datasets distilled side by side must have the same widths. Got (observation, "
             f"action) widths {sorted(widths)}. Distill them in separate runs."
         )
-    bounds = [action_bounds(part) for part in datasets.values()]
-    low = np.min([low for low, _ in bounds], axis=0)
-    return low, np.max([high for _, high in bounds], axis=0)
