@@ -99,7 +99,9 @@ def load_teacher(folders: Mapping[str, Path], config: Config, epoch: int) -> tup
 
 
 def _first_id(recorded: Trajectories, config: Config, epoch: int) -> int:
-    return int(recorded.episode_id.max()) + 1 + (epoch - 1) * config.generate.trajectories
+    """Above all ids that the data know: steps of theirs may come from episodes long gone."""
+    last = int(max(recorded.episode_id.max(), recorded.source_episode.max()))
+    return last + 1 + (epoch - 1) * config.generate.trajectories
 
 
 def run_generation(
