@@ -95,7 +95,13 @@ def test_recorded_steps_are_taken_as_they_are(claimed: Trajectories) -> None:
     assert zero.mse == pytest.approx(np.square(rewards).mean())
     assert zero.bias == pytest.approx(-rewards.mean())
     squares = np.square(rewards)
-    assert zero.mse_error == pytest.approx(squares.std() / np.sqrt(len(rewards)))
+    spread = np.square(squares - squares.mean()).sum() / (len(squares) - 1)
+    assert zero.mse_error == pytest.approx(np.sqrt(spread / len(squares)))
+
+
+def test_one_step_has_no_spread(claimed: Trajectories) -> None:
+    models = {"zero": lambda s, _a, _s2: np.zeros(len(s))}
+    assert errors_on_recorded(models, claimed, 0, samples=1).models["zero"].mse_error == 0
 
 
 def test_environments_whose_state_cannot_be_set_are_refused(claimed: Trajectories) -> None:

@@ -29,7 +29,7 @@ class RewardError:
     """Of one model on n steps."""
 
     mse: float  # mean squared error, in units of reward squared
-    mse_error: float  # standard error of that mean
+    mse_error: float  # standard error of that mean; 0 of one step
     mse_of_variance: float  # the mean squared error as a share of the true rewards' variance
     bias: float  # mean of predicted − true, in units of reward
 
@@ -109,7 +109,7 @@ def _errors(
         mse = float(squares.mean())
         found[name] = RewardError(
             mse=mse,
-            mse_error=float(squares.std() / np.sqrt(len(squares))),
+            mse_error=_standard_error(squares),
             mse_of_variance=mse / variance if variance > 0 else float("nan"),
             bias=float(error.mean()),
         )
@@ -119,3 +119,8 @@ def _errors(
         reward_sd=float(np.sqrt(variance)),
         models=found,
     )
+
+
+def _standard_error(values: FloatArray) -> float:
+    n = len(values)
+    return float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else 0.0
