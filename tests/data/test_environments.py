@@ -5,6 +5,7 @@ from collections.abc import Callable
 from types import ModuleType
 
 import gymnasium
+import numpy as np
 import pytest
 from gymnasium.envs import registration
 
@@ -13,6 +14,7 @@ from tskd_ray.data.environments import (
     check_declared,
     environment_spec,
     make_environment,
+    normalized_score,
     reference_scores,
     register,
 )
@@ -146,3 +148,8 @@ def test_a_dataset_may_name_a_known_packages_environment_and_no_module() -> None
     check_declared("FrankaKitchen-v1", "data")
     with pytest.raises(DataError, match="imports nothing"):
         check_declared("gymnasium_robotics:FrankaKitchen-v1", "data")
+
+
+def test_normalized_score_is_linear_between_random_and_expert() -> None:
+    scores = normalized_score(np.array([[-20.0, 80.0], [30.0, 180.0]]), (-20.0, 80.0))
+    np.testing.assert_allclose(scores, [[0.0, 100.0], [50.0, 200.0]])

@@ -6,7 +6,7 @@ import pytest
 
 from tskd_ray.data.trajectories import EnvironmentSpec
 from tskd_ray.errors import DataError
-from tskd_ray.evaluation.simulate import evaluate, normalized_score, reset_seed
+from tskd_ray.evaluation.simulate import evaluate, reset_seed
 from tskd_ray.models.mlp import BatchedMLP
 from tskd_ray.models.policy import Policy
 from tskd_ray.models.standardizer import Standardizer
@@ -85,11 +85,6 @@ def test_progress_counts_policies_and_nothing_is_a_result_too() -> None:
     assert seen == [(1, 2), (2, 2)]
     assert evaluate([], PENDULUM, 5, 0).shape == (0, 5)
     assert evaluate([Linear(0)], PENDULUM, 0, 0).shape == (1, 0)
-
-
-def test_normalized_score_is_linear_between_random_and_expert() -> None:
-    scores = normalized_score(np.array([[-20.0, 80.0], [30.0, 180.0]]), (-20.0, 80.0))
-    np.testing.assert_allclose(scores, [[0.0, 100.0], [50.0, 200.0]])
 
 
 @pytest.mark.parametrize(

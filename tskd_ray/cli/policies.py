@@ -206,8 +206,7 @@ def _show_formats(
 
 def _scored(run: RunRecord, returns: Any) -> tuple[str | float, str | float]:
     """Mean return and normalised score, where there are such."""
-    from tskd_ray.data.environments import reference_scores
-    from tskd_ray.evaluation.simulate import normalized_score
+    from tskd_ray.data.environments import normalized_score, reference_scores
 
     if not len(returns):
         return "", ""

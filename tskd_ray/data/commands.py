@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 
-from tskd_ray.data.environments import reference_scores
+from tskd_ray.data.environments import normalized_score, reference_scores
 from tskd_ray.data.load import load_trajectories
 from tskd_ray.data.trajectories import EnvironmentSpec, Origin, Trajectories
 from tskd_ray.errors import ConfigError, DataError, StorageError, reason
@@ -112,7 +112,7 @@ def describe(
     returns = _summary(trajectories.returns)
     score = None
     if scores is not None:
-        score = 100.0 * (returns["mean"] - scores[0]) / (scores[1] - scores[0])
+        score = float(normalized_score(np.array(returns["mean"]), scores))
     return {
         "environment": None if spec is None else _environment(spec),
         "episodes": trajectories.n_episodes,

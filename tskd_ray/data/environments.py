@@ -19,6 +19,7 @@ import numpy as np
 
 from tskd_ray.data.trajectories import EnvironmentSpec
 from tskd_ray.errors import DataError, reason
+from tskd_ray.types import Float64Array, FloatArray
 
 if TYPE_CHECKING:
     import gymnasium
@@ -209,6 +210,17 @@ def reference_scores(
         return None
     scores = _table().get(name)
     return None if scores is None else (float(scores[0]), float(scores[1]))
+
+
+def normalized_score(returns: FloatArray, reference: tuple[float, float]) -> Float64Array:
+    """D4RL's 100 · (R − R_random) / (R_expert − R_random), elementwise.
+
+    Args:
+        returns: Any shape.
+        reference: (random, expert) returns of the environment.
+    """
+    low, high = reference
+    return 100.0 * (np.asarray(returns, dtype=np.float64) - low) / (high - low)
 
 
 def _d4rl_kitchen(kwargs: Mapping[str, Any]) -> bool:

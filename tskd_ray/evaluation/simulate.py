@@ -107,17 +107,6 @@ def evaluate(
     return returns
 
 
-def normalized_score(returns: FloatArray, reference: tuple[float, float]) -> Float64Array:
-    """D4RL's 100 · (R − R_random) / (R_expert − R_random), elementwise.
-
-    Args:
-        returns: Any shape.
-        reference: (random, expert) returns of the environment.
-    """
-    low, high = reference
-    return 100.0 * (np.asarray(returns, dtype=np.float64) - low) / (high - low)
-
-
 def reset_seed(seed: int, episode: int) -> int:
     """The environment seed of evaluation episode `episode`."""
     return int(seed_sequence(seed, "evaluate", episode).generate_state(1)[0])

@@ -12,9 +12,8 @@ import numpy as np
 from tskd_ray.config.schema import Config
 from tskd_ray.config.schema.student import METHODS
 from tskd_ray.data.arrays import load_arrays
-from tskd_ray.data.environments import reference_scores
+from tskd_ray.data.environments import normalized_score, reference_scores
 from tskd_ray.data.trajectories import Origin, Trajectories
-from tskd_ray.evaluation.simulate import normalized_score
 from tskd_ray.pipeline.vital_signs import Folders, named, read_json, vital_signs
 from tskd_ray.report.agreement import Agreement, agreement
 from tskd_ray.report.data import (

@@ -19,9 +19,8 @@ import pytest
 from pipeline.sweep.tiny_sweep import SPACE, load_tiny, tiny_sweep
 from tskd_ray.cli import exit_code
 from tskd_ray.config.load_sweep import load_sweep
-from tskd_ray.data.environments import reference_scores
+from tskd_ray.data.environments import normalized_score, reference_scores
 from tskd_ray.errors import ConfigError, ResourceError, StageError
-from tskd_ray.evaluation.simulate import normalized_score
 from tskd_ray.pipeline.references import read_sweep_outline
 from tskd_ray.pipeline.run import RunResult
 from tskd_ray.pipeline.storage import Storage

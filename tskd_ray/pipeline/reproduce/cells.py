@@ -12,9 +12,9 @@ import numpy as np
 from tskd_ray.config.load import load_config, preset_names
 from tskd_ray.config.schema import Config
 from tskd_ray.console import Console
+from tskd_ray.data.environments import normalized_score
 from tskd_ray.data.tasks import TaskData
 from tskd_ray.errors import InputError
-from tskd_ray.evaluation.simulate import normalized_score
 from tskd_ray.pipeline.graph import needed
 from tskd_ray.pipeline.reproduce.experiments import Experiment, Row
 from tskd_ray.pipeline.runner import Runner

@@ -12,10 +12,10 @@ import numpy as np
 
 from tskd_ray.config.load_sweep import Point, Sweep
 from tskd_ray.config.schema import Config
+from tskd_ray.data.environments import normalized_score
 from tskd_ray.distributed.tune import Metrics, Order
 from tskd_ray.distributed.workshop import Job
 from tskd_ray.errors import ConfigError
-from tskd_ray.evaluation.simulate import normalized_score
 from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore
 from tskd_ray.pipeline.execute import ON_GPU, do_node, is_spread
 from tskd_ray.pipeline.graph import build_graph, needed
