@@ -32,6 +32,21 @@ def test_spec_of_an_environment() -> None:
     assert spec.observation_dim == 11
 
 
+@pytest.mark.parametrize(("own", "limit"), [(7, 7), (250, 250), (None, 200)])
+def test_an_environments_own_time_limit_goes_before_gymnasiums(
+    own: int | None, limit: int
+) -> None:
+    spec = EnvironmentSpec(id="Pendulum-v1", kwargs={"g": 9.0}, max_episode_steps=own)
+    simulator = make_environment(spec)
+    simulator.reset(seed=0)
+    steps, truncated = 0, False
+    while not truncated:
+        *_, truncated, _ = simulator.step(np.zeros(1, dtype=np.float32))
+        steps += 1
+    simulator.close()
+    assert steps == limit
+
+
 @pytest.mark.parametrize(
     ("environment_id", "nearest"),
     [("Hoper-v5", "Hopper-v5"), ("hopper-v5", "Hopper-v5"), ("Walker2D-v5", "Walker2d-v5")],

@@ -171,7 +171,7 @@ def tell_other_physics(environment: EnvironmentSpec, path: object) -> None:
 
 
 def make_environment(environment: EnvironmentSpec) -> gymnasium.Env[Any, Any]:
-    """Make the Gymnasium environment.
+    """Make the Gymnasium environment, with its own time limit or else Gymnasium's.
 
     Raises:
         DataError: If Gymnasium does not know it or refuses its keyword arguments, or it is of
@@ -180,9 +180,12 @@ def make_environment(environment: EnvironmentSpec) -> gymnasium.Env[Any, Any]:
     import gymnasium
 
     register(environment.id)
+    limit = {"max_episode_steps": environment.max_episode_steps}  # None: Gymnasium's
     try:
         # The passive checker looks at every step and doubles the cost of a cheap one.
-        return gymnasium.make(environment.id, disable_env_checker=True, **environment.kwargs)
+        return gymnasium.make(
+            environment.id, disable_env_checker=True, **(limit | dict(environment.kwargs))
+        )
     except Exception as error:  # an environment raises what it likes at arguments of others
         raise DataError(
             f"The environment must be one that Gymnasium can make. {environment.id!r} with "
