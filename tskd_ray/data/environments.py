@@ -9,6 +9,7 @@ import logging
 import re
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
@@ -192,6 +193,23 @@ def make_environment(environment: EnvironmentSpec) -> gymnasium.Env[Any, Any]:
             f"{dict(environment.kwargs)} fails: {reason(error)} {_remedy(environment.id)} or "
             "correct data.environment."
         ) from error
+
+
+def with_time_limit(environment: EnvironmentSpec, steps: int) -> EnvironmentSpec:
+    """The environment with a limit of so many steps, where it and Gymnasium have none.
+
+    A policy that never fails would be evaluated for ever.
+    """
+    import gymnasium
+
+    if environment.max_episode_steps is not None:
+        return environment
+    with contextlib.suppress(DataError):  # what is not installed is told where it is needed
+        register(environment.id)
+    known = gymnasium.registry.get(environment.id.rsplit(":", maxsplit=1)[-1])
+    if known is None or known.max_episode_steps is not None:
+        return environment
+    return replace(environment, max_episode_steps=steps)
 
 
 def reference_scores(

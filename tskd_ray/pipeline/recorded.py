@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 
 from tskd_ray.config.schema import Config
 from tskd_ray.data.arrays import save_arrays
-from tskd_ray.data.environments import check_available
+from tskd_ray.data.environments import check_available, with_time_limit
 from tskd_ray.data.load import load_trajectories
 from tskd_ray.data.returns import return_labels, return_scale
 from tskd_ray.data.trajectories import Trajectories
@@ -21,6 +22,8 @@ from tskd_ray.pipeline.nodes import VERSIONS
 def load_recorded(config: Config) -> Trajectories:
     """The recorded data with its environment, checked against what the run asks of it.
 
+    An environment without a time limit gets that of the longest episode.
+
     Raises:
         InputError: If the data are not fit, by themselves or for these settings.
     """
@@ -30,6 +33,9 @@ def load_recorded(config: Config) -> Trajectories:
         environment=data.environment,
         environment_kwargs=data.environment_kwargs or None,
     )
+    if recorded.environment is not None:
+        limited = with_time_limit(recorded.environment, int(recorded.lengths.max()))
+        recorded = replace(recorded, environment=limited)
     check_recorded(config, recorded)
     acts = config.evaluate.episodes or config.generate.mode == "environment"
     if acts and recorded.environment is not None:

@@ -32,7 +32,8 @@ class GenerateConfig(Section):
     """Begin a plan from the one before, moved on in time and made as noisy as the sampler is
     that many steps before its end. Default: each plan begins from noise."""
     max_steps: Count | None = None
-    """Length limit; default: the environment's, else the longest recorded episode."""
+    """Length limit; default: the environment's, else the longest recorded episode. Evaluation
+    ends there, too, where neither the data nor Gymnasium know a limit."""
     box_margin: Annotated[float, Field(ge=0)] = 1.0
     """How far, as a share of each dimension's range, a state may leave the data's box (D10)."""
     max_disagreement: Positive | None = None
