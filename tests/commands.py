@@ -44,6 +44,11 @@ def check_command(line: str) -> None:
         words = words[words.index("--") + 1 :]
         assert words[:3] == ["python", "-m", "tskd_ray"]
         words = ["tskd", *words[3:]]
+    if words[:2] == ["pip", "install"]:
+        files = [word for word in words if word.endswith(".lock")]
+        assert files
+        assert all((ROOT / file).is_file() for file in files)
+        return
     assert words[0] == "tskd"
     command, arguments = resolve(words[1:])
     with command.make_context(words[-1], arguments) as context:
