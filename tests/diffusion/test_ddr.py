@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from diffusion.small_teacher import teacher_config, world
-from tskd_ray.config.schema import SamplerConfig
+from tskd_ray.config.schema import SamplerConfig, TeacherConfig
 from tskd_ray.data.returns import return_labels
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.data.windows import Windows
@@ -114,6 +115,31 @@ def test_without_rewards_a_plan_is_of_states_alone(
     assert plans[0].states.tobytes() == plans[1].states.tobytes()
     np.testing.assert_allclose(plans[0].states[:, :2], history, rtol=1e-6)
     assert not plans[0].rewards.any()
+
+
+def test_given_conditions_take_the_place_of_return_labels(tmp_path: Path) -> None:
+    data = world()
+    labels = return_labels(data, TeacherConfig().discount)
+    scaled = labels / labels.max()
+
+    def weights(conditions: np.ndarray | None) -> bytes:
+        diffuser = TrajectoryDiffuser(teacher_config(steps=5), 2)
+        diffuser.fit(data, seed=0, conditions=conditions)
+        return b"".join(p.detach().numpy().tobytes() for p in diffuser.model.parameters())
+
+    assert weights(scaled) == weights(None)
+    assert weights(scaled[::-1].copy()) != weights(None)
+
+
+@pytest.mark.parametrize("label", ["return", "advantage"])
+def test_a_checkpoint_names_a_label_that_is_not_the_default(label: str, tmp_path: Path) -> None:
+    diffuser = TrajectoryDiffuser(teacher_config(label=label), 2)
+    diffuser.fit_codec(world(), 0)
+    diffuser.save(tmp_path)
+    said = json.loads((tmp_path / "config.json").read_text())["teacher"]
+    assert said.get("label", "return") == label
+    assert ("label" in said) == (label == "advantage")
+    assert TrajectoryDiffuser.load(tmp_path).config.label == label
 
 
 def test_training_is_a_function_of_the_seed() -> None:

@@ -111,6 +111,24 @@ def test_arithmetic_of_diffusion_redoes_what_runs_diffusers_and_what_follows(
     }  # fmt: skip
 
 
+def test_advantage_labels_are_ddr1s_alone(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    teacher = config.teacher.model_copy(update={"label": "advantage"})
+    labelled = build_graph(config.model_copy(update={"teacher": teacher}), DATA)
+    assert labelled["ddr1"].inputs == ("data", "advantage")
+    plain = build_graph(config, DATA)
+    kept = {name for name, node in plain.items() if node.key == labelled[name].key}
+    assert {"ddr2", "inverse-dynamics", "transition", "dynamics", "students-filtered"} <= kept
+    assert not {"ddr1", "generate-1", "select"} & kept
+    far = teacher.advantage.model_copy(update={"discount": 0.9})
+    other = teacher.model_copy(update={"advantage": far})
+    assert build_graph(config.model_copy(update={"teacher": other}), DATA)["ddr1"].key not in (
+        plain["ddr1"].key, labelled["ddr1"].key,
+    )  # fmt: skip
+    ignored = config.teacher.model_copy(update={"advantage": far})
+    assert build_graph(config.model_copy(update={"teacher": ignored}), DATA) == plain
+
+
 def test_the_seed_and_the_data_change_every_key(tmp_path: Path) -> None:
     everything = set(keys(tiny_config(tmp_path))) - {"data"}
     assert changed(tmp_path, seed=1) == everything

@@ -202,6 +202,21 @@ def test_a_selection_that_keeps_too_few_shows_the_returns(tmp_path: Path) -> Non
         run(config)
 
 
+def test_plans_conditioned_on_advantages_go_all_the_way(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    advantage = config.teacher.advantage.model_copy(update={"fit": config.stitch.value})
+    teacher = config.teacher.model_copy(update={"label": "advantage", "advantage": advantage})
+    result = run(config.model_copy(update={"teacher": teacher}))
+    (record,) = (tmp_path / "artifacts" / "ddr1").iterdir()
+    (made,) = record.glob("attempt-*/config.json")
+    assert json.loads(made.read_text())["teacher"]["label"] == "advantage"
+    metrics = json.loads((result.folder / "metrics.json").read_text())
+    assert -1 <= metrics["extra"]["advantage.correlation"] <= 1
+    generate = config.generate.model_copy(update={"target_return": 1.5})
+    with pytest.raises(ConfigError, match="a rank between 0 and 1"):
+        run(config.model_copy(update={"teacher": teacher, "generate": generate}))
+
+
 def test_evaluation_without_an_environment_is_refused_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,40 @@ def return_labels(
     return returns_to_go(rewards, trajectories.offsets, discount)
 
 
+def window_advantages(
+    trajectories: Trajectories, values: FloatArray, discount: float, steps: int
+) -> Float64Array:
+    """What each window of `steps` steps brings beyond its first state's value, (N,) float64.
+
+    A(t) = Σ γᵏ·r(t+k) over the window + γⁿ·V(s(t+n)) − V(s(t)), with n = `steps`, or what is
+    left of the episode. Nothing comes after a termination; after a time-out V of the final
+    state does (D25).
+
+    Args:
+        trajectories: N steps of E episodes.
+        values: (N + E,) V of each state, final ones included.
+        discount: γ in [0, 1], the one that V knows.
+        steps: Of a window, at least 1.
+    """
+    to_go = returns_to_go(trajectories.rewards, trajectories.offsets, discount)
+    now = np.arange(trajectories.n_steps)
+    end = trajectories.offsets[1:][trajectories.step_episode]
+    n = np.minimum(steps, end - now)
+    over = now + n == end
+    later = np.where(over, 0.0, to_go[np.minimum(now + n, trajectories.n_steps - 1)])
+    dead = over & trajectories.terminated[trajectories.step_episode]
+    first = trajectories.step_state
+    beyond = np.where(dead, 0.0, values[first + n])
+    return to_go + discount**n * (beyond - later) - values[first]
+
+
+def shares_below(values: FloatArray) -> Float64Array:
+    """Of each value the share of all that are less, ties in order, in (0, 1); (N,)."""
+    ranks = np.empty(len(values))
+    ranks[np.argsort(values, kind="stable")] = np.arange(len(values)) + 0.5
+    return ranks / len(values)
+
+
 def return_scale(labels: FloatArray) -> float:
     """What divides return labels (D5): the largest; if none is positive, the largest magnitude.
 

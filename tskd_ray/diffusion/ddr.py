@@ -34,8 +34,9 @@ class TrajectoryDiffuser(Diffuser):
         return self.observation_dim + self.config.diffuse_rewards
 
     def _saved(self) -> set[str]:
-        states_alone = set() if self.config.diffuse_rewards else {"diffuse_rewards"}
-        return super()._saved() | states_alone
+        # Only where they differ from the default: other checkpoints keep their bytes.
+        changed = self.config.model_dump(exclude_defaults=True)
+        return super()._saved() | ({"diffuse_rewards", "label"} & changed.keys())
 
     def _example(
         self,

@@ -26,7 +26,7 @@ from tskd_ray.models.flops import training_flops
 from tskd_ray.models.ranks import Ranks
 from tskd_ray.progress import Progress, silent
 from tskd_ray.seeding import numpy_rng, torch_rng
-from tskd_ray.types import Float32Array, IntArray
+from tskd_ray.types import Float32Array, Float64Array, FloatArray, IntArray
 
 MODEL_SETTINGS = {"ddr1": "trajectory", "ddr2": "reward"}
 
@@ -71,6 +71,7 @@ class Diffuser:
         trajectories: Trajectories,
         seed: int,
         *,
+        conditions: FloatArray | None = None,
         device: str = "cpu",
         arithmetic: Arithmetic | None = None,
         resume: Path | None = None,
@@ -82,6 +83,8 @@ class Diffuser:
         Args:
             trajectories: Recorded data.
             seed: Run seed.
+            conditions: y of the window that starts at each step, (N,); default: its return
+                label, scaled (D5).
             device: "cpu" or "cuda".
             arithmetic: Of the network's passes; default: float32, not compiled.
             resume: Folder of the training state, see `models.fit.fit`.
@@ -92,12 +95,10 @@ class Diffuser:
             torch.manual_seed(int(numpy_rng(seed, self.kind, "init").integers(2**31)))
             self.model = self._model().to(device)
         self.fit_codec(trajectories, seed)
-        labels = return_labels(
-            trajectories, self.config.discount, self.config.termination_penalty
-        )
-        self.return_scale_ = self.config.return_scale or return_scale(labels)
-        scaled = (labels / self.return_scale_).astype(np.float32)
-        self.best_label_ = float(scaled.max())
+        if conditions is None:
+            conditions = self._scaled_returns(trajectories)
+        known = conditions.astype(np.float32)
+        self.best_label_ = float(known.max())
         windows = Windows(trajectories, self.settings.horizon + 1)
         fit_settings = self.settings.fit
         network = (arithmetic or Arithmetic()).forward(self.model.network)
@@ -106,7 +107,7 @@ class Diffuser:
         def loss(step: int) -> Tensor:
             rng = numpy_rng(seed, self.kind, "batch", step)
             steps = rng.integers(len(windows), size=fit_settings.batch_size)
-            example = self._example(windows, steps, scaled[steps], rng)
+            example = self._example(windows, steps, known[steps], rng)
             noise = torch_rng(seed, self.kind, "noise", step)
             return self.model.loss(example, self.config.condition_dropout, noise, network, part)
 
@@ -116,6 +117,13 @@ class Diffuser:
         )
         self.model.eval()
         return curve
+
+    def _scaled_returns(self, trajectories: Trajectories) -> Float64Array:
+        labels = return_labels(
+            trajectories, self.config.discount, self.config.termination_penalty
+        )
+        self.return_scale_ = self.config.return_scale or return_scale(labels)
+        return labels / self.return_scale_
 
     def fit_codec(self, trajectories: Trajectories, seed: int) -> None:
         """Learn how states and rewards become rows; a part of `fit`."""

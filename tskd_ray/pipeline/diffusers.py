@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tskd_ray.config.schema import Config
+from tskd_ray.data.returns import shares_below, window_advantages
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.distributed.train import train_together
 from tskd_ray.progress import Progress, silent
+from tskd_ray.types import Float64Array
 
 if TYPE_CHECKING:
     from tskd_ray.models.ranks import Ranks
@@ -24,6 +26,8 @@ def train_diffuser(work: Work) -> None:
         "recorded": work.joined(),
         "resume": work.scratch.resolve(),
     }
+    if "advantage" in work.inputs:
+        arguments["conditions"] = _advantage_ranks(work, arguments["recorded"])
     if compute.training_workers > 1:
         (diffuser, curve), spent = train_together(
             fit_diffuser, arguments, compute, folder=work.scratch, progress=work.progress
@@ -38,6 +42,16 @@ def train_diffuser(work: Work) -> None:
     work.told["flops_per_item"] = diffuser.training_flops()
 
 
+def _advantage_ranks(work: Work, recorded: Trajectories) -> Float64Array:
+    """The condition of each step's window by D25, (N,)."""
+    from tskd_ray.models.cross_fit_value import CrossFitValue
+
+    teacher = work.config.teacher
+    values = CrossFitValue.load(work.inputs["advantage"]).of_recorded(recorded)
+    ahead = teacher.trajectory.horizon - teacher.context
+    return shares_below(window_advantages(recorded, values, teacher.advantage.discount, ahead))
+
+
 def fit_diffuser(
     *,
     kind: str,
@@ -45,6 +59,7 @@ def fit_diffuser(
     recorded: Trajectories,
     resume: Path,
     device: str,
+    conditions: Float64Array | None = None,
     ranks: Ranks | None = None,
     progress: Progress = silent,
 ) -> tuple[Any, list[tuple[int, float]]]:
@@ -57,6 +72,7 @@ def fit_diffuser(
     curve = diffuser.fit(
         recorded,
         config.seed,
+        conditions=conditions,
         device=device,
         arithmetic=Arithmetic.of(config.compute),
         resume=resume,

@@ -91,5 +91,5 @@ def _do(
 def longest_first(node: Node) -> tuple[int, str]:
     """Sorts what is ready at once."""
     # With more tasks than cores, the longest must not start last.
-    order = ("ddr1", "ddr2", "dynamics", "transition", "students", "value")
+    order = ("advantage", "ddr1", "ddr2", "dynamics", "transition", "students", "value")
     return (order.index(node.stage) if node.stage in order else len(order), node.name)

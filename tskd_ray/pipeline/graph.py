@@ -118,8 +118,12 @@ def _add_teacher(graph: Graph, config: Config) -> None:
 def _add_model(graph: Graph, config: Config, name: str) -> None:
     teacher = config.teacher
     shared = {name: getattr(teacher, name) for name in DIFFUSER_SETTINGS}
-    # Only where it differs from the default: older artifacts keep their keys.
-    alone = {} if teacher.diffuse_rewards else {"diffuse_rewards": False}
+    # Only where they differ from the default: older artifacts keep their keys.
+    alone: dict[str, Any] = {} if teacher.diffuse_rewards else {"diffuse_rewards": False}
+    inputs = ("data",)
+    if name == "ddr1" and teacher.label == "advantage":
+        graph.add("advantage", "teacher", teacher.advantage)
+        alone["label"], inputs = teacher.label, ("data", "advantage")
     settings: dict[str, BaseModel | Mapping[str, Any]] = {
         "ddr1": {**shared, **alone, "model": teacher.trajectory},
         "ddr2": {**shared, "model": teacher.reward},
@@ -133,7 +137,7 @@ def _add_model(graph: Graph, config: Config, name: str) -> None:
         settings["reward-extension"] = identity(
             config.stitch.reward_model, extension, config.stitch.reward_settings
         )
-    graph.add(name, "teacher", settings[name])
+    graph.add(name, "teacher", settings[name], inputs)
 
 
 def _priced_by(config: Config) -> tuple[str, ...]:

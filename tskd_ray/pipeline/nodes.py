@@ -16,6 +16,7 @@ ROLES: tuple[Role, ...] = ("teacher", "generate", "stitch", "distill", "evaluate
 
 VERSIONS = {
     "data": "1",
+    "advantage": "1",
     "ddr1": "1",
     "ddr2": "1",
     "inverse-dynamics": "3",

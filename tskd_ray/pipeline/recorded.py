@@ -63,6 +63,9 @@ def check_recorded(config: Config, recorded: Trajectories) -> None:
             f"generate.rollout: environment needs an environment. {data.source} names none. "
             "Set data.environment, or use rollout: dynamics."
         )
+    if config.teacher.label == "advantage":
+        _check_rank(generate.target_return)
+        return
     labels = return_labels(
         recorded, config.teacher.discount, config.teacher.termination_penalty
     )
@@ -72,6 +75,14 @@ def check_recorded(config: Config, recorded: Trajectories) -> None:
             "generate.target_return is in units of the return scale, and no return of "
             f"{data.source} is positive. Got {generate.target_return:g}; the best is "
             f"{best / scale:.3g}. Set generate.target_return to about that."
+        )
+
+
+def _check_rank(target: float) -> None:
+    if not 0 <= target <= 1:
+        raise ConfigError(
+            "generate.target_return is a rank between 0 and 1 where teacher.label is "
+            f"advantage. Got {target:g}. Set it to 1 for the best."
         )
 
 

@@ -102,6 +102,14 @@ def train_inverse_dynamics(work: Work) -> None:
     _train_small(work, InverseDynamics, settings=work.config.teacher.inverse_dynamics)
 
 
+def fit_cross_value(work: Work) -> None:
+    """V of the recorded behaviour, whose advantages DDR-I is conditioned on (D25)."""
+    from tskd_ray.models.cross_fit_value import CrossFitValue
+
+    settings = work.config.teacher.advantage
+    _train_small(work, CrossFitValue, settings=settings.fit, discount=settings.discount)
+
+
 def train_transition(work: Work) -> None:
     """Action-conditioned dynamics of offline rollouts (D8)."""
     from tskd_ray.models.transition import Transition
@@ -360,6 +368,7 @@ def check_fidelity(work: Work) -> None:
 
 
 TASKS: dict[str, Callable[[Work], None]] = {
+    "advantage": fit_cross_value,
     "ddr1": train_diffuser,
     "ddr2": train_diffuser,
     "inverse-dynamics": train_inverse_dynamics,

@@ -38,6 +38,7 @@ ROW_NAMES = {
     "tskd": "TSKD student",
 }
 CURVE_NAMES = {
+    "advantage": "V for advantages",
     "ddr1": "DDR-I",
     "ddr2": "DDR-II",
     "inverse-dynamics": "inverse dynamics",
@@ -48,15 +49,15 @@ CURVE_NAMES = {
     "reward-mlp": "MLP of rewards",
     "reward-wgan": "WGAN of rewards",
 }
-SMALL_MODELS = (
+SERVING_MODELS = (
+    "advantage",
     "inverse-dynamics",
     "transition",
     "termination",
     "action-vae",
     "reward-mlp",
-    "reward-wgan",
-    "dynamics",
 )
+STITCHING_MODELS = ("reward-wgan", "dynamics")
 
 
 def row_name(name: str, method: str) -> str:
@@ -291,7 +292,7 @@ def _dropped_origins(folders: Folders, selection: Mapping[str, Any]) -> list[str
 
 def _extra(folders: Folders) -> dict[str, float]:
     extra: dict[str, float] = {}
-    for name in (*SMALL_MODELS, "fidelity"):
+    for name in (*SERVING_MODELS, *STITCHING_MODELS, "fidelity"):
         document = (
             read_json(folders, name, "fidelity" if name == "fidelity" else "metrics") or {}
         )
@@ -308,8 +309,8 @@ def _panels(folders: Folders, method: str) -> list[Panel]:
     panels: list[Panel] = []
     for title, names in (
         ("Diffusion teachers", ("ddr1", "ddr2")),
-        ("Serving models", SMALL_MODELS[:5]),
-        ("Stitching models", ("reward-wgan", "dynamics", *named(folders, "value-"))),
+        ("Serving models", SERVING_MODELS),
+        ("Stitching models", (*STITCHING_MODELS, *named(folders, "value-"))),
     ):
         curves = [_curve(folders, name) for name in names if name in folders]
         curves = [curve for curve in curves if curve.y]  # nothing to learn, nothing to draw

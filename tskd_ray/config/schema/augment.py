@@ -25,7 +25,8 @@ class GenerateConfig(Section):
     """Where the next state comes from (D8)."""
     sampler: SamplerConfig = SamplerConfig()
     target_return: float = 1.0
-    """Condition y, in units of the return scale (D5)."""
+    """Condition y, in units of the return scale (D5); a rank where `teacher.label` is
+    advantage."""
     replan_every: Count = 1
     """m: environment steps taken from one plan (D11)."""
     warm_steps: Count | None = None

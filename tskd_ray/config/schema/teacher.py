@@ -71,6 +71,14 @@ class SamplerConfig(Section):
     temperature_on: Literal["variance", "std"] = "variance"
 
 
+class AdvantageConfig(Section):
+    """V of the recorded states, which `label: advantage` compares plans with (D25)."""
+
+    discount: Fraction = 0.999
+    """γ of V and of a plan's rewards; far-sighted, since a plan is short."""
+    fit: FitConfig = FitConfig(steps=20_000, batch_size=512, schedule="cosine")
+
+
 class TeacherConfig(Section):
     """DDR-I, DDR-II and what serves them."""
 
@@ -84,6 +92,10 @@ class TeacherConfig(Section):
     """Divides the return label; default: the largest label in the dataset (D5)."""
     termination_penalty: Annotated[float, Field(le=0)] = 0.0
     """Added to the label of episodes that terminate, never to the diffused reward (D4)."""
+    label: Literal["return", "advantage"] = "return"
+    """What DDR-I's plans are conditioned on: their return, or the rank, from 0 to 1, of their
+    advantage over the value of the state that they start from (D25)."""
+    advantage: AdvantageConfig = AdvantageConfig()
     condition_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.25
     diffuse_rewards: bool = True
     """False: DDR-I plans states alone, as the Decision Diffuser does (Ajay et al. 2023)."""
