@@ -38,4 +38,4 @@ $(STAMP): pyproject.toml requirements.lock
 	@echo "== 3/3 the other packages of requirements.lock, and tskd_ray itself: minutes, once"
 	@$(PIP) -e '.[dev]'
 	@touch $@
-	@echo "== installed"
+	@echo "== installed; . $(VENV)/bin/activate gives your shell tskd"
