@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box
 
 from pipeline.tiny import tiny_config
@@ -46,10 +47,9 @@ class Still:
 
 @pytest.fixture
 def endless(monkeypatch: pytest.MonkeyPatch) -> EnvironmentSpec:
-    monkeypatch.setattr(gymnasium, "registry", dict(gymnasium.registry))
-    monkeypatch.setattr(gymnasium.envs.registration, "registry", gymnasium.registry)
     make: Any = Endless
-    gymnasium.register("Endless-v0", entry_point=make)
+    spec = EnvSpec("Endless-v0", entry_point=make)
+    monkeypatch.setitem(gymnasium.registry, "Endless-v0", spec)
     return environment_spec("Endless-v0")
 
 
