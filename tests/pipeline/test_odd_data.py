@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
 
 from pipeline.tiny import tiny_config
+from tskd_ray.config.schema import Config
 from tskd_ray.data.columnar import write_parquet
 from tskd_ray.data.environments import environment_spec
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.errors import ConfigError
+from tskd_ray.pipeline.artifacts import ArtifactStore
+from tskd_ray.pipeline.graph import build_graph
+from tskd_ray.pipeline.recorded import data_key, load_recorded
 from tskd_ray.pipeline.run import load_teacher, run
 
 
@@ -44,6 +49,15 @@ def pendulum(tmp_path_factory: pytest.TempPathFactory) -> Path:
     spec = environment_spec("Pendulum-v1")
     write_parquet(Trajectories.from_episodes(episodes, environment=spec), folder)
     return folder
+
+
+def part(config: Config, name: str, document: str) -> dict[str, Any]:
+    """A JSON part of a finished stage."""
+    store = ArtifactStore(config.storage)
+    graph = build_graph(config, data_key(load_recorded(config)))
+    artifact = store.find(graph[name].key)
+    assert artifact is not None
+    return json.loads((store.fetch(artifact) / f"{document}.json").read_text())
 
 
 def test_negative_returns_need_a_target_that_says_so(pendulum: Path, tmp_path: Path) -> None:
@@ -77,6 +91,10 @@ def test_a_run_without_terminations_or_reference_scores(pendulum: Path, tmp_path
     student = metrics["scores"][-1]
     assert student["final"]["normalized"] is None
     assert student["final"]["mean_return"] < 0
+    for stage in ("stitch-1", "stitch-2"):  # D24: a step costs on average
+        assert part(config, stage, "counts")["whole"]
+    vitals = part(config, "generate-1", "vitals")
+    assert vitals["dropped"] == vitals["ends_left_box"] + vitals["ends_disagreement"]
     made = load_teacher(config)
     assert not made.termination.exists
     assert made.max_steps == 200

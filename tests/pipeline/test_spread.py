@@ -1,15 +1,28 @@
-"""Generation spread over workers: what its trajectories are called."""
+"""Generation spread over workers: what its trajectories are called, and which are kept."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from pipeline.tiny import tiny_config
 from toy_world import toy_trajectories
-from tskd_ray.pipeline.spread import _first_id
+from tskd_ray.data.arrays import load_arrays
+from tskd_ray.data.trajectories import Trajectories
+from tskd_ray.diffusion.rollout import End
+from tskd_ray.distributed.generate import Shard
+from tskd_ray.errors import DataError
+from tskd_ray.pipeline import spread
+from tskd_ray.pipeline.artifacts import ArtifactStore, artifact_key
+from tskd_ray.pipeline.recorded import data_key, record_data
+from tskd_ray.pipeline.spread import _first_id, run_generation
+from tskd_ray.progress import silent
+
+CUT = [End.LEFT_BOX, End.TIME_LIMIT, End.DISAGREEMENT, End.TERMINATED]
 
 
 def test_generated_episodes_have_ids_that_no_recorded_step_comes_from(tmp_path: Path) -> None:
@@ -20,3 +33,72 @@ def test_generated_episodes_have_ids_that_no_recorded_step_comes_from(tmp_path: 
     source = np.where(np.arange(recorded.n_steps) == 3, 80, recorded.source_episode)
     augmented = replace(recorded, source_episode=source)
     assert [_first_id(augmented, config, epoch) for epoch in (1, 2)] == [81, 85]
+
+
+class Worker:
+    """Makes toy episodes that end as it is told; reads no teacher."""
+
+    recorded: Trajectories
+    ends: tuple[End, ...]
+
+    def __init__(self, *_: object) -> None:
+        self.made = toy_trajectories(4, seed=3)
+
+    def process(self, shard: Shard) -> dict[str, np.ndarray]:
+        number = shard.payload["start"]
+        one = self.made.take([number])
+        one = replace(one, episode_id=one.episode_id + self.recorded.n_episodes)
+        return {
+            **{name: getattr(one, name) for name in spread._COLUMNS},
+            "ends": np.array([self.ends[number]], dtype=np.int8),
+            "disagreement": np.array([float(number)]),
+            "cpu_seconds": np.array(0.0),
+        }
+
+
+@pytest.mark.parametrize(
+    ("earned", "ends", "kept"),
+    [
+        (-1.0, CUT, [1, 3]),
+        (1.0, CUT, [0, 1, 2, 3]),
+        (-1.0, [End.TIME_LIMIT] * 4, [0, 1, 2, 3]),
+        (-1.0, [End.LEFT_BOX] * 4, []),
+    ],
+)
+def test_where_steps_cost_episodes_that_were_cut_are_dropped(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    earned: float,
+    ends: list[End],
+    kept: list[int],
+) -> None:
+    config = tiny_config(tmp_path)
+    recorded = toy_trajectories(5)
+    recorded = replace(recorded, rewards=np.full_like(recorded.rewards, earned))
+    monkeypatch.setattr(spread, "GenerationWorker", Worker)
+    monkeypatch.setattr(Worker, "recorded", recorded, raising=False)
+    monkeypatch.setattr(Worker, "ends", tuple(ends), raising=False)
+    monkeypatch.setattr(spread, "_apart", lambda *_, **__: {"first_step_error": 0.1})
+    store = ArtifactStore(config.storage)
+    data = data_key(recorded)
+    record_data(store, data, recorded)
+    key = artifact_key("generate", code_version="1", config={}, inputs={"data": data}, seed=0)
+
+    def generated() -> None:
+        run_generation(store, key, {"data": data}, config, 1, silent, {})
+
+    if not kept:
+        with pytest.raises(DataError, match=r"one must be left\. All 4 left the data's box"):
+            generated()
+        return
+    generated()
+    artifact = store.find(key)
+    assert artifact is not None
+    folder = store.fetch(artifact)
+    made = load_arrays(folder)
+    assert made.episode_id.tolist() == [recorded.n_episodes + number for number in kept]
+    assert np.load(folder / "ends.npy").tolist() == [ends[number] for number in kept]
+    assert np.load(folder / "disagreement.npy").tolist() == kept
+    vitals = json.loads((folder / "vitals.json").read_text())
+    assert vitals["cut_share"] == sum(end in (2, 3) for end in ends) / 4
+    assert vitals.get("dropped") == (4 - len(kept) if earned < 0 else None)

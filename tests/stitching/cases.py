@@ -133,5 +133,6 @@ def random_case(seed: int) -> Case:
         "max_length": int(rng.choice([1, 3, 10, 40])),
         "keep": int(rng.integers(1, e + 1)),
         "metric": str(rng.choice(["raw", "raw", "standardized"])),
+        "whole": bool(rng.random() < 0.3),
     }
     return Case(trajectories, options)

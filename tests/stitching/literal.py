@@ -121,6 +121,7 @@ def literal_epoch(  # noqa: C901, PLR0912, PLR0915 - one loop, as printed
     improvement: str,
     on_cycle: str,
     max_length: int,
+    whole: bool,
     keep: int,
     metric: str,
     method: str = "tskd",
@@ -184,7 +185,7 @@ def literal_epoch(  # noqa: C901, PLR0912, PLR0915 - one loop, as printed
             least = (1 + acceptance) * old_return
         else:
             least = old_return + acceptance * abs(old_return)
-        replaced = hops > 0 and new_return > least
+        replaced = hops > 0 and new_return > least and not (whole and end in ("cycle", "cap"))
         result.replaced.append(replaced)
         result.returns.append(new_return if replaced else old_return)
         result.ends.append(end)

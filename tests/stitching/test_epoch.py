@@ -121,6 +121,9 @@ def test_the_random_cases_hold_every_kind_of_trouble() -> None:
         seen["nan_state"] += bool(np.isnan(trajectories.observations).any())
         seen["nan_return"] += bool(np.isnan(result.returns).any())
         seen["negative"] += bool((trajectories.returns < 0).any())
+        if case.options["whole"]:
+            freely = stitch(Case(trajectories, case.options | {"whole": False}), "cells")
+            seen["not_whole"] += freely.counts.replaced > result.counts.replaced
         finite = trajectories.observations[np.isfinite(trajectories.observations).all(axis=1)]
         seen["duplicate"] += len(np.unique(finite, axis=0)) < len(finite)
         for name in ("candidate", "improvement", "on_cycle", "metric"):
@@ -129,6 +132,7 @@ def test_the_random_cases_hold_every_kind_of_trouble() -> None:
         "terminated", "truncated", "cycle", "cap", "replaced", "dynamics", "no_neighbour",
         "one_step", "nan_state", "nan_return", "negative", "duplicate", "dynamics_first",
         "best_value_first", "absolute", "paper", "stop", "raw", "standardized",
+        "not_whole",
     ):  # fmt: skip
         assert seen[kind] >= 10, (kind, seen)
 

@@ -19,7 +19,7 @@ from tskd_ray.stitching.problem import hop_problem
 from tskd_ray.stitching.walks import Walks, follow_hops
 
 Walk = list[Part]
-PRICED = ("action", "reward", "acceptance", "improvement", "max_length", "keep")
+PRICED = ("action", "reward", "acceptance", "improvement", "max_length", "whole", "keep")
 
 
 def finish(case: Case, walks: list[Walk]) -> StitchResult:
@@ -42,7 +42,7 @@ def random_walks(trajectories: Trajectories, rng: np.random.Generator) -> list[W
 
 
 def literal_walk(case: Case, walk: Walk) -> dict[str, Any]:
-    """One episode of such a walk, a step at a time; `hops`: how many it has."""
+    """One episode of such a walk, a step at a time; `hops`: how many; `cut`: whether."""
     episodes = case.trajectories.episodes()
     start = episodes[walk[0][0]]
     limit = max(case.options["max_length"], len(start["actions"]))
@@ -75,6 +75,7 @@ def literal_walk(case: Case, walk: Walk) -> dict[str, Any]:
         "episode_id": start["episode_id"],
         "episode_origin": Origin.STITCHED,
         "hops": hops,
+        "cut": not ended,
         "cyclic": len(set(places)) < len(places),
     }
 
@@ -94,7 +95,8 @@ def test_walks_are_followed_priced_and_kept_as_a_loop_does_it(batch: int) -> Non
             found, e = literal_walk(case, walk), walk[0][0]
             old, new = returns[e], sum(map(float, found["rewards"]))
             better = new > (1 + p) * old if paper else new > old + p * abs(old)
-            if found.pop("hops") and better:
+            barred = found.pop("cut") and case.options["whole"]
+            if found.pop("hops") and better and not barred:
                 circles += found.pop("cyclic")
                 found.pop("cyclic", None)
                 episodes[e], returns[e] = found, new

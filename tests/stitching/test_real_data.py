@@ -83,6 +83,7 @@ def hopper() -> Case:
         "acceptance": 0.1,
         "improvement": "absolute",
         "max_length": 50,
+        "whole": False,
         "keep": 25,
         "metric": "raw",
     }

@@ -85,6 +85,14 @@ def shares_below(values: FloatArray) -> Float64Array:
     return ranks / len(values)
 
 
+def steps_cost(trajectories: Trajectories) -> bool:
+    """Whether the mean reward is negative (D24).
+
+    Then an episode that was cut is spared what its steps would have cost, and ranks too high.
+    """
+    return bool(trajectories.rewards.mean(dtype=np.float64) < 0)
+
+
 def return_scale(labels: FloatArray) -> float:
     """What divides return labels (D5): the largest; if none is positive, the largest magnitude.
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from tskd_ray.config.schema import Config
 from tskd_ray.console import Console
+from tskd_ray.data.arrays import load_arrays
+from tskd_ray.data.returns import steps_cost
 from tskd_ray.distributed.tasks import Task, run_tasks
 from tskd_ray.errors import ConfigError
 from tskd_ray.models.forward_dynamics import ForwardDynamics
@@ -108,6 +110,7 @@ def _explain(runner: Runner, folders: Mapping[str, Path]) -> Explanation:
         improvement=settings.improvement,
         on_cycle=settings.on_cycle,
         max_length=int(limit or joined.lengths.max()),
+        whole=steps_cost(load_arrays(folders["data"])),
         metric=settings.metric,
         search=settings.search,
         threads=config.compute.threads,

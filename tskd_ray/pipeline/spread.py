@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,16 @@ import numpy as np
 
 from tskd_ray.config.schema import Config
 from tskd_ray.data.arrays import load_arrays, save_arrays
+from tskd_ray.data.returns import steps_cost
 from tskd_ray.data.trajectories import EnvironmentSpec, Trajectories
 from tskd_ray.distributed.generate import Arrays, Shard, generate_shards, plan_shards
 from tskd_ray.distributed.tasks import Task, run_tasks
+from tskd_ray.errors import DataError
 from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore
 from tskd_ray.pipeline.cost import Meter, Rate
 from tskd_ray.pipeline.extension_stages import by_extension
 from tskd_ray.progress import Progress, silent
+from tskd_ray.types import Int8Array, IntArray
 
 _COLUMNS = (
     "observations", "actions", "rewards", "offsets", "terminated", "truncated", "origin",
@@ -142,43 +145,69 @@ def run_generation(
     recorded = load_arrays(folders["data"])
     done = [arrays for _, arrays in kept.read_all([shard.id for shard in shards])]
     parts = [_trajectories(arrays, recorded.environment) for arrays in done]
-    trajectories = Trajectories.concatenate(parts)
+    trajectories = made = Trajectories.concatenate(parts)
+    columns: dict[str, Any] = {}
     vitals = None
     if not config.generate.extended:
         errors = _apart(meter, config, plan_vitals, store=store, inputs=dict(inputs))
-        vitals = errors | _ends(done)
+        columns = {
+            name: np.concatenate([arrays[name] for arrays in done])
+            for name in ("ends", "disagreement")
+        }
+        vitals = errors | _ends(columns)
+        if steps_cost(recorded):
+            whole = _whole(columns["ends"])
+            vitals["dropped"] = made.n_episodes - len(whole)
+            trajectories = made.take(whole)
+            columns = {name: column[whole] for name, column in columns.items()}
     with store.attempt(key, ids=range(count)) as attempt:
         save_arrays(trajectories, attempt.folder)
+        for name, column in columns.items():
+            np.save(attempt.folder / f"{name}.npy", column)
         if vitals is not None:
-            for name in ("ends", "disagreement"):
-                column = np.concatenate([arrays[name] for arrays in done])
-                np.save(attempt.folder / f"{name}.npy", column)
             _write(attempt.folder / "vitals.json", vitals)
         first = _first_id(recorded, config, epoch)
-        attempt.ids += [int(number) - first for number in trajectories.episode_id]
+        attempt.ids += [int(number) - first for number in made.episode_id]
         meter.elsewhere += kept.cpu_seconds() - here
         figures = {
-            "environment_steps": trajectories.n_steps,
+            "environment_steps": made.n_steps,
             **meter.figures(),
-            **_steps_per_second(rate, config, trajectories),
+            **_steps_per_second(rate, config, made),
         }
         attempt.info |= {**figures, **info}
 
 
-def _ends(shards: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """How the episodes of all shards ended, and how much the ensemble disagreed."""
+def _ends(columns: Mapping[str, Any]) -> dict[str, float]:
+    """How all episodes ended, and how much the ensemble disagreed."""
     from tskd_ray.diffusion.rollout import End
 
-    ends = np.concatenate([arrays["ends"] for arrays in shards]).astype(np.int64)
+    ends = columns["ends"].astype(np.int64)
     counts = np.bincount(ends, minlength=len(End))
     cut = counts[End.LEFT_BOX] + counts[End.DISAGREEMENT]
     return {
         "cut_share": float(cut) / len(ends),
-        "disagreement": float(
-            np.concatenate([arrays["disagreement"] for arrays in shards]).mean()
-        ),
+        "disagreement": float(columns["disagreement"].mean()),
         **{f"ends_{end.name.lower()}": int(counts[end]) for end in End},
     }
+
+
+def _whole(ends: Int8Array) -> IntArray:
+    """The episodes that were not cut (D24).
+
+    Raises:
+        DataError: If all were.
+    """
+    from tskd_ray.diffusion.rollout import End
+
+    whole = np.flatnonzero((ends != End.LEFT_BOX) & (ends != End.DISAGREEMENT))
+    if not len(whole):
+        raise DataError(
+            "Where rewards are negative on average, generated episodes that were cut are "
+            f"dropped (D24), and one must be left. All {len(ends)} left the data's box, or the "
+            "ensemble disagreed. Raise generate.box_margin or generate.max_disagreement, or "
+            "train the teacher longer."
+        )
+    return whole
 
 
 def _steps_per_second(rate: Rate, config: Config, made: Trajectories) -> dict[str, float]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from tskd_ray.config.schema import Config, FitConfig
 from tskd_ray.data.arrays import load_arrays, save_arrays
+from tskd_ray.data.returns import steps_cost
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.pipeline.diffusers import train_diffuser
 from tskd_ray.pipeline.extension_stages import (
@@ -186,6 +187,7 @@ def stitch(work: Work) -> None:
         for name, path in work.inputs.items()
         if name.startswith("generate-")
     )
+    whole = _whole_walks_only(work)
     action = action_model(settings.action_model, work.inputs)
     if settings.reward_model == "simulator":
         reward = true_rewards(spec, action)
@@ -197,6 +199,7 @@ def stitch(work: Work) -> None:
         "acceptance": settings.acceptance,
         "improvement": settings.improvement,
         "max_length": int(limit or joined.lengths.max()),
+        "whole": whole,
         "keep": joined.n_episodes - generated,
     }
     if settings.extended:
@@ -214,7 +217,16 @@ def stitch(work: Work) -> None:
             **common,
         )
     save_arrays(replace(result.trajectories, environment=spec), work.out)
+    about |= {"whole": whole} if whole else {}
     work.write_json("counts", {**about, "counts": asdict(result.counts)})
+
+
+def _whole_walks_only(work: Work) -> bool:
+    """D24 asks it of the recorded data, which later epochs do not have: the first one says."""
+    if "data" in work.inputs:
+        return steps_cost(load_arrays(work.inputs["data"]))
+    counts = json.loads((work.only("stitch-") / "counts.json").read_text())
+    return bool(counts.get("whole", False))
 
 
 def load_decisions(folder: Path) -> HopDecisions:

@@ -50,14 +50,16 @@ def _teacher_signs(folders: Folders) -> list[VitalSign]:
                 meaning=f"inside the plan {inside:.2f}; when far above, train DDR-I longer",
             )
         )
-        cut = vitals["cut_share"]
+        cut, dropped = vitals["cut_share"], vitals.get("dropped", 0)
+        spared = f"; {dropped} dropped, spared what steps cost here" if dropped else ""
         signs.append(
             VitalSign(
                 name="Generated episodes cut",
                 value=cut,
                 threshold="below 0.2",
                 warns=cut > 0.2,
-                meaning="left the data's box, or the ensemble disagreed; lower the guidance",
+                meaning="left the data's box, or the ensemble disagreed; lower the guidance"
+                + spared,
             )
         )
     fidelity = read_json(folders, "fidelity", "fidelity")

@@ -31,7 +31,7 @@ from tskd_ray.stitching.problem import (
     in_blocks,
 )
 from tskd_ray.stitching.walks import END_NAMES, UNDECIDED, OnCycle, Paths, follow_hops
-from tskd_ray.types import BoolArray, Float64Array, FloatArray, IntArray
+from tskd_ray.types import BoolArray, Float64Array, FloatArray, Int8Array, IntArray
 
 Improvement = Literal["absolute", "paper"]
 PairModel = Callable[[FloatArray, FloatArray], FloatArray]
@@ -66,6 +66,7 @@ def stitch_epoch(
     improvement: Improvement = "absolute",
     on_cycle: OnCycle = "stop",
     max_length: int = 1000,
+    whole: bool = False,
     keep: int | None = None,
     metric: Metric = "raw",
     search: Search = "auto",
@@ -92,6 +93,7 @@ def stitch_epoch(
         on_cycle: "stop" or "cap" (D21).
         max_length: Environment's time limit; a walk is cut there, but not before the length of
             its own trajectory.
+        whole: Only walks that come to a final state may replace their trajectories (D24).
         keep: T, how many of the best to return; default as many as came in.
         metric: "raw", or "standardized" distances (D19).
         search: As of `hop_problem`; the result is the same but for "faiss-ivf".
@@ -103,7 +105,7 @@ def stitch_epoch(
         ConfigError: If an option is out of its range.
         DataError: If a model returns another shape than it must.
 
-    Reference: Li & Zhang (2024), Algorithm 4; docs/algorithm.md, D13 to D22.
+    Reference: Li & Zhang (2024), Algorithm 4; docs/algorithm.md, D13 to D22, D24.
     """
     _check(acceptance, improvement, on_cycle, max_length, keep)
     problems = [
@@ -130,6 +132,7 @@ def stitch_epoch(
         improvement=improvement,
         on_cycle=on_cycle,
         max_length=max_length,
+        whole=whole,
         keep=keep,
     )
 
@@ -145,6 +148,7 @@ def finish_epoch(
     improvement: Improvement = "absolute",
     on_cycle: OnCycle = "stop",
     max_length: int = 1000,
+    whole: bool = False,
     keep: int | None = None,
 ) -> StitchResult:
     """From decisions to the next D; arguments as `stitch_epoch`.
@@ -159,6 +163,7 @@ def finish_epoch(
         improvement: D14.
         on_cycle: D21.
         max_length: Steps of a walk.
+        whole: D24.
         keep: T.
 
     Raises:
@@ -183,6 +188,7 @@ def finish_epoch(
         reward=reward,
         acceptance=acceptance,
         improvement=improvement,
+        whole=whole,
         keep=keep,
         count=partial(count_epoch, trajectories, neighbours, decisions, walks),
     )
@@ -197,6 +203,7 @@ def take_walks(
     reward: PairModel,
     acceptance: float,
     improvement: Improvement,
+    whole: bool,
     keep: int | None,
     count: Callable[[BoolArray], StitchCounts],
 ) -> StitchResult:
@@ -210,6 +217,7 @@ def take_walks(
         reward: Likewise.
         acceptance: p̃.
         improvement: D14.
+        whole: D24.
         keep: T.
         count: Of the episodes replaced, (E,).
     """
@@ -219,6 +227,8 @@ def take_walks(
     old = trajectories.returns
     new = _walk_returns(trajectories, walks, rewards)
     replaced = (walks.n_hops > 0) & _improves(new, old, acceptance, improvement)
+    if whole:
+        replaced &= ~_cut(walks.end)
     returns = np.where(replaced, new, old)
     keep = trajectories.n_episodes if keep is None else min(keep, trajectories.n_episodes)
     order = np.argsort(-returns, kind="stable")[:keep]  # NaN goes last
@@ -315,9 +325,14 @@ def _end_flags(
     old: Trajectories, walks: Paths, episodes: IntArray
 ) -> tuple[BoolArray, BoolArray]:
     """Flags of the episode whose final state a walk reached; cycle and cap are truncations."""
-    cut = walks.end[episodes] >= END_NAMES.index("cycle")
+    cut = _cut(walks.end[episodes])
     landed = episode_of_state(old, walks.last_state[episodes])
     return ~cut & old.terminated[landed], cut | old.truncated[landed]
+
+
+def _cut(end: Int8Array) -> BoolArray:
+    """Whether a walk ended elsewhere than in a final state."""
+    return end >= END_NAMES.index("cycle")
 
 
 def _predicted(

@@ -128,6 +128,7 @@ def explain(
     improvement: Improvement = "absolute",
     on_cycle: OnCycle = "stop",
     max_length: int = 1000,
+    whole: bool = False,
     metric: Metric = "raw",
     search: Search = "auto",
     threads: int = 1,
@@ -152,6 +153,7 @@ def explain(
         improvement: Which walks replace their trajectories.
         on_cycle: What ends a walk.
         max_length: Environment's time limit.
+        whole: Whether only walks that come to a final state replace their trajectories.
         metric: Of distances.
         search: Backend.
         threads: Of the search.
@@ -186,6 +188,7 @@ def explain(
         reward=reward,
         acceptance=acceptance,
         improvement=improvement,
+        whole=whole,
         keep=1,
         **limits,
     )

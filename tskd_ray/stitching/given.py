@@ -67,6 +67,7 @@ def finish_given(
     acceptance: float = 0.1,
     improvement: Improvement = "absolute",
     max_length: int = 1000,
+    whole: bool = False,
     keep: int | None = None,
 ) -> StitchResult:
     """From walks to the next D, as `finish_epoch` from decisions.
@@ -79,6 +80,7 @@ def finish_given(
         acceptance: p̃.
         improvement: D14.
         max_length: A walk is cut there, but not before the length of its own episode.
+        whole: D24; a walk that ends within an episode has been cut.
         keep: T.
     """
     followed, hops = _follow(trajectories, walks, max_length)
@@ -90,6 +92,7 @@ def finish_given(
         reward=reward,
         acceptance=acceptance,
         improvement=improvement,
+        whole=whole,
         keep=keep,
         count=partial(_count, trajectories, followed, len(hops)),
     )
