@@ -11,6 +11,7 @@ import pytest
 from pipeline.tiny import tiny_config
 from tskd_ray.cli import exit_code
 from tskd_ray.config.load import config_to_yaml, load_config
+from tskd_ray.errors import InputError, ResourceError, StorageError
 from tskd_ray.pipeline.artifacts import ArtifactStore
 from tskd_ray.pipeline.collect import collect
 from tskd_ray.pipeline.reproduce import experiments
@@ -85,6 +86,18 @@ def test_a_row_that_the_data_do_not_allow_has_a_reason(table: Reproduced) -> Non
     assert failed.row == "impossible"
     assert "Selection must keep at least 1000000 episodes" in failed.failure
     assert failed.failure in (table.folder / "results.md").read_text()
+
+
+@pytest.mark.parametrize("kind", [StorageError, ResourceError])
+def test_what_no_other_row_would_change_is_no_cell_but_an_error(
+    kind: type[InputError], storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise kind("The storage must have room.")
+
+    monkeypatch.setattr("tskd_ray.pipeline.runner.Runner.complete", fail)
+    with pytest.raises(kind, match="must have room"):
+        reproduce(request(storage, "table1", overrides=("distill.first_seed=9",)))
 
 
 def test_nothing_is_done_twice(

@@ -14,7 +14,7 @@ from tskd_ray.config.schema import Config
 from tskd_ray.console import Console
 from tskd_ray.data.environments import normalized_score
 from tskd_ray.data.tasks import TaskData
-from tskd_ray.errors import InputError
+from tskd_ray.errors import ConfigError, DataError
 from tskd_ray.pipeline.graph import needed
 from tskd_ray.pipeline.reproduce.experiments import Experiment, Row
 from tskd_ray.pipeline.runner import Runner
@@ -96,6 +96,8 @@ def do_cell(cell: PlannedCell, console: Console, *, begin: bool = True) -> Cell 
         begin: False: do nothing, and return None if anything is left to do.
 
     Raises:
+        StorageError: If the storage fails, or is full; again resumes.
+        ResourceError: If the hardware is not fit, which no other cell would change.
         StageError: If a stage fails; again resumes.
     """
     told = Cell(task=cell.task.name, row=cell.row.id, seed=cell.seed, command=cell.command)
@@ -106,7 +108,7 @@ def do_cell(cell: PlannedCell, console: Console, *, begin: bool = True) -> Cell 
         if not begin and runner.missing(nodes):
             return None
         runner.complete(nodes)
-    except InputError as error:
+    except (ConfigError, DataError) as error:
         return replace(told, failure=str(error).splitlines()[0])
     node = runner.graph[cell.row.target]
     folder = fetch(runner.store, node.key)
