@@ -340,6 +340,59 @@ def test_runs_are_published(store: ArtifactStore) -> None:
     assert store.storage.read("runs/first/policy/config.json") == b"{}"
 
 
+def test_publishing_again_leaves_no_outputs_of_other_settings(store: ArtifactStore) -> None:
+    folder = store.run_folder("first")
+    for path in ("run.json", "report.html", "dataset/x", "policy/old", "policy/model"):
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text("first")
+    store.storage.write("runs/first/heartbeat.json", b"written there")
+    store.publish_run("first")
+    for path in ("report.html", "dataset/x", "policy/old"):
+        (folder / path).unlink()
+    (folder / ".dataset").mkdir()
+    (folder / ".dataset" / "x").write_text("half of it")
+    (folder / "run.json").write_text("second")
+    store.publish_run("first")
+    found = {one.path for one in store.storage.tree("runs/first") if one.kind == "file"}
+    shown = {path.removeprefix("runs/first/") for path in found} - {".dataset/x"}
+    assert shown == {"run.json", "heartbeat.json", "policy/model"}
+    assert store.storage.local is not None or len(found) == 3
+    assert store.storage.read("runs/first/run.json") == b"second"
+
+
+def test_a_part_is_published_by_itself(store: ArtifactStore) -> None:
+    store.storage.write("runs/first/policy/model", b"of another machine")
+    folder = store.run_folder("first")
+    (folder / "sampler").mkdir()
+    (folder / "sampler" / "page.html").write_text("page")
+    (folder / "run.json").write_text("of an earlier command of this machine")
+    store.publish_run("first", "sampler")
+    assert store.storage.read("runs/first/sampler/page.html") == b"page"
+    assert store.storage.read("runs/first/policy/model") == b"of another machine"
+    if store.storage.local is None:
+        assert store.storage.read("runs/first/run.json") is None
+
+
+def test_record_and_report_are_published_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ArtifactStore(f"memory://{tmp_path.name}", cache=tmp_path)
+    folder = store.run_folder("a")
+    for path in ("report.html", "run.json", "metrics.json", "policy/model", "a"):
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text("")
+    store.publish_run("a")
+    order: list[str] = []
+
+    def upload(storage: Storage, source: Path, path: str) -> None:
+        assert storage.read("runs/a/report.html") is None, "the old one would tell of the new"
+        order.append(path.removeprefix("runs/a/"))
+
+    monkeypatch.setattr(Storage, "upload", upload)
+    store.publish_run("a")
+    assert order == ["a", "metrics.json", "policy/model", "run.json", "report.html"]
+
+
 def test_creation_is_exclusive_even_between_look_and_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,7 @@ from typing import Any
 from tskd_ray.errors import StageError, StorageError
 from tskd_ray.pipeline.heartbeat import beating, renew
 from tskd_ray.pipeline.manifest import ArtifactKey, Manifest, Part, artifact_key, id_ranges
+from tskd_ray.pipeline.publish import alone, publish
 from tskd_ray.pipeline.room import told_if_full
 from tskd_ray.pipeline.shards import ShardStore
 from tskd_ray.pipeline.storage import Storage, first_link, safe_path, sha256_file
@@ -294,13 +295,17 @@ class ArtifactStore:
         _make_folder(folder, self.storage)
         return folder
 
-    def publish_run(self, name: str) -> str:
-        """Copy a run's folder to a remote root, if it is one; the folder's URI or path."""
+    def publish_run(self, name: str, part: str = "") -> str:
+        """Copy a run's folder to a remote root, if it is one; the folder's URI or path.
+
+        Args:
+            name: The run's.
+            part: A sub-folder to copy; default: all, with outputs of other settings removed.
+        """
         folder = self.run_folder(name)
-        if self.storage.local is None:
-            for part in _files(folder):
-                path = part.relative_to(folder).as_posix()
-                self.storage.upload(part, f"runs/{name}/{path}")
+        below = f"/{part}" if part else ""
+        with alone(folder):
+            publish(self.storage, folder / part, f"runs/{name}{below}")
         return f"{self.storage.root}/runs/{name}"
 
     def _folders(self, path: str) -> Iterable[str]:

@@ -72,7 +72,7 @@ def explain_run(config: Config, *, console: Console | None = None) -> ExplainRes
             found = _explain(runner, folders)
     folder = store.run_folder(config.name) / "explain"
     page = write_explanation(found, config.name, folder)
-    store.publish_run(config.name)
+    store.publish_run(config.name, "explain")
     return ExplainResult(explanation=found, folder=folder, page=page)
 
 

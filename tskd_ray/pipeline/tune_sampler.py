@@ -76,7 +76,7 @@ def tune_sampler(config: Config, *, console: Console | None = None) -> TuneResul
         device=config.compute.device,
     )
     page = write_study(study, config.name, store.run_folder(config.name) / "sampler")
-    store.publish_run(config.name)
+    store.publish_run(config.name, "sampler")
     return TuneResult(study=study, page=page)
 
 
