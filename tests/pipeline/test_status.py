@@ -126,13 +126,31 @@ def test_a_run_is_complete_when_its_folder_is(store: ArtifactStore) -> None:
     beat(store, "mine", ago=1000)
     assert run_status(store, "mine").state == "killed"  # before it wrote the folder
     record(store, "mine", **keys)
+    beat(store, "mine", state="done")
     status = run_status(store, "mine")
     assert (status.state, status.done, status.of) == ("complete", 4, 4)
     assert status.report == f"{store.storage.root}/runs/mine/report.html"
     store.storage.delete("runs/mine/report.html")  # which is written last
-    assert run_status(store, "mine").state == "killed"
+    assert run_status(store, "mine").state == "partial"
     beat(store, "mine")
     assert run_status(store, "mine").state == "running"
+
+
+@pytest.mark.parametrize(
+    ("beats", "state"),
+    [
+        ({"state": "failed"}, "failed"),
+        ({"state": "interrupted"}, "interrupted"),
+        ({"ago": 1000}, "killed"),
+    ],
+)
+def test_a_command_that_ended_badly_leaves_no_complete_run(
+    store: ArtifactStore, beats: dict[str, Any], state: str
+) -> None:
+    plan(store, "mine", node("data", DATA))
+    record(store, "mine", data=DATA)
+    beat(store, "mine", **beats)
+    assert run_status(store, "mine").state == state
 
 
 def test_a_record_of_other_settings_does_not_count(store: ArtifactStore) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import platform
 import shutil
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -19,7 +17,9 @@ from tskd_ray.config.schema import Config
 from tskd_ray.data.arrays import load_arrays
 from tskd_ray.data.minari_io import write_minari
 from tskd_ray.data.trajectories import Trajectories
+from tskd_ray.errors import StorageError
 from tskd_ray.pipeline.films import write_films
+from tskd_ray.pipeline.publish import OUTPUTS, PAGE, alone
 from tskd_ray.pipeline.room import require_room, told_if_full
 from tskd_ray.pipeline.summary import build_metrics, build_plots, reference
 from tskd_ray.report.data import (
@@ -29,6 +29,7 @@ from tskd_ray.report.data import (
     StageCost,
     save_report_data,
 )
+from tskd_ray.report.documents import read_document
 from tskd_ray.report.films import FOLDER
 
 PACKAGES = (
@@ -43,8 +44,12 @@ PACKAGES = (
     "pyarrow",
 )
 
-
-OUTPUTS = ("dataset", "policy", FOLDER)
+_MADE_OF = {
+    "dataset": ("data", "generate-", "stitch-"),
+    "policy": ("students-tskd",),
+    FOLDER: ("students-tskd", "students-recorded"),
+}
+"""Stages that an output shows, by how their names begin."""
 
 
 def write_run(
@@ -58,6 +63,9 @@ def write_run(
     wall_seconds: float,
 ) -> tuple[Metrics, Path | None]:
     """Write what the finished stages allow; one command at a time.
+
+    The report is removed first and written last, and so is what the new record does not tell
+    of: after a kill at any moment no output lies beside the record of another one.
 
     Args:
         config: Of the run.
@@ -90,12 +98,11 @@ def write_run(
         metrics=metrics,
         plots=build_plots(folders, config.distill.method),
     )
-    with _alone(folder), told_if_full(folder, str(folder), "The run"):
+    with alone(folder), told_if_full(folder, str(folder), "The run"):
+        for name in (PAGE, *(_outdated(folder, data.run) if complete else OUTPUTS)):
+            _remove(folder / name)
         save_report_data(data, folder)
         if not complete:
-            # A dataset or policy of other settings must not lie beside this record.
-            for name in (*OUTPUTS, "report.html"):
-                _remove(folder / name)
             return metrics, None
         _write_dataset(config, recorded, folders, folder)
         _write_policy(folders, folder, data.run)
@@ -113,15 +120,6 @@ def _bytes_in_hdf5(trajectories: Trajectories) -> int:
 
 _BYTES_OF_AN_EPISODE = 32 << 10
 """Of HDF5's own, measured as 23 KiB."""
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Generator[None]:
-    """Two commands of one run write its folder one after the other; a killed one lets go."""
-    with (folder.parent / f".{folder.name}.lock").open("w") as lock:
-        with contextlib.suppress(OSError):  # a file system without locks: as good as it gets
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _write_dataset(
@@ -151,6 +149,19 @@ def _write_dataset(
     )
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)
+
+
+def _outdated(folder: Path, run: RunRecord) -> list[str]:
+    """Outputs in the folder that show other artifacts than `run`, or it is not known which."""
+    try:
+        before: RunRecord = read_document(folder / "run.json", RunRecord)
+    except StorageError:
+        return list(OUTPUTS)
+
+    def keys(record: RunRecord, stages: tuple[str, ...]) -> dict[str, str]:
+        return {one.name: one.key for one in record.stages if one.name.startswith(stages)}
+
+    return [name for name, made in _MADE_OF.items() if keys(before, made) != keys(run, made)]
 
 
 def _remove(path: Path) -> None:

@@ -93,12 +93,13 @@ class RunFiles:
         beat = self.heartbeat
         if beat is not None and beat.alive:
             return "running"
+        if beat is not None and beat.state != "done":
+            # whatever lies there: its latest command did not come to writing it
+            return "killed" if beat.state == "running" else _ENDS[beat.state]
         wanted = {stage.digest for stage in self.stages}
         if self.report and wanted and wanted <= self.recorded.keys():
             return "complete"
-        if beat is None:
-            return "unknown"
-        return "killed" if beat.state == "running" else _ENDS[beat.state]
+        return "unknown" if beat is None else _ENDS[beat.state]
 
 
 def write_plan(

@@ -19,7 +19,7 @@ from pydantic import ConfigDict, with_config
 
 from tskd_ray.errors import StorageError
 from tskd_ray.report.agreement import Agreement
-from tskd_ray.report.documents import document_adapter, read_document
+from tskd_ray.report.documents import document_adapter, read_document, write_whole
 
 Group = Literal["recorded", "generated", "stitched", "selected"]
 _strings_for_nan = with_config(ConfigDict(ser_json_inf_nan="strings"))
@@ -226,18 +226,18 @@ class ReportData:
 
 
 _FILES: dict[str, tuple[str, type[Any]]] = {
-    "run": ("run.json", RunRecord),
     "metrics": ("metrics.json", Metrics),
     "plots": ("plots.json", PlotData),
+    "run": ("run.json", RunRecord),  # last: by it a run is known
 }
 
 
 def save_report_data(data: ReportData, folder: Path) -> None:
-    """Write run.json, metrics.json and plots.json into `folder`."""
+    """Write metrics.json, plots.json and run.json into `folder`, each whole or not at all."""
     for name, (file, kind) in _FILES.items():
         indent = None if name == "plots" else 2
         text = document_adapter(kind).dump_json(getattr(data, name), indent=indent)
-        (folder / file).write_bytes(text + b"\n")
+        write_whole(folder / file, text + b"\n")
 
 
 def load_report_data(folder: Path) -> ReportData:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import uuid
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,19 @@ def parse_document(
             f"{where.rpartition('/')[2]} must be what `{writer}` wrote. Got {where}: {first}. "
             f"{remedy}"
         ) from None
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file of this machine so that a kill leaves the old one or the new one."""
+    fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with fresh.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 @cache

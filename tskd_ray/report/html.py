@@ -15,6 +15,7 @@ from markupsafe import Markup
 from tskd_ray.console import duration
 from tskd_ray.report import plots
 from tskd_ray.report.data import PlotData, ReportData, load_report_data
+from tskd_ray.report.documents import write_whole
 from tskd_ray.report.films import picture_uri, read_films
 from tskd_ray.report.sampler import SamplerStudy, draw_study, read_study, study_text
 from tskd_ray.report.tables import compare, is_normalized, number_text, score_text
@@ -38,7 +39,7 @@ def write_report(run_folder: Path) -> Path:
     """
     path = run_folder / "report.html"
     page = render(load_report_data(run_folder), read_study(run_folder), load_films(run_folder))
-    path.write_text(page, encoding="utf-8")
+    write_whole(path, page.encode())
     return path
 
 

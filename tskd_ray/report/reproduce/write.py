@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tskd_ray.report.documents import document_adapter
+from tskd_ray.report.documents import document_adapter, write_whole
 from tskd_ray.report.reproduce.data import Results
 from tskd_ray.report.reproduce.figures import draw
 from tskd_ray.report.reproduce.tables import markdown
@@ -13,13 +13,7 @@ from tskd_ray.report.reproduce.tables import markdown
 def write_results(results: Results, folder: Path) -> None:
     """Write what is known so far; each file is whole or not there."""
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "results.json", document_adapter(Results).dump_json(results, indent=1))
-    _write(folder / "results.md", markdown(results).encode())
+    write_whole(folder / "results.json", document_adapter(Results).dump_json(results, indent=1))
+    write_whole(folder / "results.md", markdown(results).encode())
     for suffix, content in draw(results).items():
-        _write(folder / f"figure.{suffix}", content)
-
-
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+        write_whole(folder / f"figure.{suffix}", content)

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from tskd_ray.console import duration
 from tskd_ray.report.agreement import agreement
+from tskd_ray.report.documents import write_whole
 from tskd_ray.report.html import ROLLOUTS
 from tskd_ray.report.sweep import plots
 from tskd_ray.report.sweep.data import SweepRecord, TrialRow, read_sweep
@@ -36,7 +37,7 @@ def write_sweep_report(folder: Path) -> Path:
         StorageError: If the folder holds no sweep.
     """
     path = folder / "report.html"
-    path.write_text(render(read_sweep(folder)), encoding="utf-8")
+    write_whole(path, render(read_sweep(folder)).encode())
     return path
 
 
