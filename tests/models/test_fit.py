@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,52 @@ def test_a_killed_training_ends_with_the_same_bytes(
     resumed = fit(again, loss_of(again), SETTINGS, resume=tmp_path)
     assert torch.equal(weights(again), weights(undisturbed))
     assert resumed == curve
+
+
+def test_a_state_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, sync = set[int](), os.fsync
+    replacing = Path.replace
+
+    def note(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        sync(descriptor)
+
+    def replace(path: Path, target: Path) -> Path:
+        assert path.stat().st_ino in synced
+        return replacing(path, target)
+
+    monkeypatch.setattr(fit_module, "SAVE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(Path, "replace", replace)
+    network = module()
+    fit(network, loss_of(network), SETTINGS, resume=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["state.safetensors"]
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "noise", "another model's"])
+def test_a_damaged_state_counts_as_none(
+    damage: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(fit_module, "SAVE_EVERY_SECONDS", 0.0)
+    undisturbed = module()
+    curve = fit(undisturbed, loss_of(undisturbed), SETTINGS, resume=tmp_path)
+    path = tmp_path / "state.safetensors"
+    whole = path.read_bytes()
+    if damage == "another model's":
+        other = nn.Sequential(nn.Linear(3, 7), nn.Tanh(), nn.Linear(7, 1))
+        fit(other, loss_of(other), SETTINGS, resume=tmp_path / "other")
+        (tmp_path / "other" / path.name).replace(path)
+    else:
+        path.write_bytes({"empty": b"", "cut": whole[:-9], "noise": b"\x07" * 99}[damage])
+    again = module()
+    assert fit(again, loss_of(again), SETTINGS, resume=tmp_path) == curve
+    assert torch.equal(weights(again), weights(undisturbed))
+    assert "training begins anew" in caplog.text
 
 
 def test_the_average_is_left_in_the_module() -> None:

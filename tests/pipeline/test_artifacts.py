@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -338,6 +339,31 @@ def test_runs_are_published(store: ArtifactStore) -> None:
     where = store.publish_run("first")
     assert where == f"{store.storage.root}/runs/first"
     assert store.storage.read("runs/first/policy/config.json") == b"{}"
+
+
+def test_all_parts_are_on_the_disk_before_the_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, sync, create = set[int](), os.fsync, Storage.create
+
+    def note(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        sync(descriptor)
+
+    def check(storage: Storage, path: str, data: bytes) -> bool:
+        (attempt,) = (tmp_path / path).parent.glob("attempt-*")
+        written = [attempt.parent, attempt, *attempt.rglob("*")]
+        assert len(written) == 5
+        assert synced >= {one.stat().st_ino for one in written}
+        return create(storage, path, data)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(Storage, "create", check)
+    with ArtifactStore(tmp_path).attempt(key()) as attempt:
+        (attempt.folder / "deep").mkdir()
+        for name in ("a", "deep/b"):
+            (attempt.folder / name).write_bytes(b"part")
+    assert attempt.artifact is not None
 
 
 def test_publishing_again_leaves_no_outputs_of_other_settings(store: ArtifactStore) -> None:

@@ -42,8 +42,10 @@ def finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., set
             return make
 
         for function, name in (
-            ("_write_dataset", "dataset"), ("_write_policy", "policy"), ("write_films", "films"),
-        ):  # fmt: skip
+            ("_write_dataset", "dataset"),
+            ("_write_policy", "policy"),
+            ("write_films", "films"),
+        ):
             monkeypatch.setattr(output, function, write_one(name))
         recorded: Any = SimpleNamespace(environment=None)
         arguments = (tiny_config(tmp_path), recorded, {}, stages, folder)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +21,8 @@ from tskd_ray.config.schema import FitConfig
 from tskd_ray.errors import StageError
 from tskd_ray.models.ranks import Ranks
 from tskd_ray.progress import Progress, silent
+
+log = logging.getLogger(__name__)
 
 Loss = Callable[[int], Tensor]
 """Loss of training step i, a scalar; draws its batch as a pure function of i."""
@@ -46,7 +50,8 @@ def fit(
             a step stays as it is, moments included.
         settings: Steps, rate, schedule and averaging.
         resume: Folder for the training state (weights, average, Adam's moments); what is there
-            is continued. None: nothing is kept. With ranks the first one keeps it.
+            is continued, unless it is damaged: training then begins anew. None: nothing is
+            kept. With ranks the first one keeps it.
         ranks: Processes that train these weights together: `loss` then is this one's share,
             and the loss is their sum.
         progress: Told every `REPORT_EVERY_STEPS` steps.
@@ -155,23 +160,42 @@ class _State:
         header = {"step": str(step), "curve": json.dumps(curve)}
         # A name of its own: another command may be training the same model.
         temporary = folder / f".state-{uuid.uuid4().hex}.safetensors"
-        save_file(tensors, temporary, metadata=header)
-        temporary.replace(folder / "state.safetensors")
+        try:
+            save_file(tensors, temporary, metadata=header)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())  # else a power cut leaves the name without the content
+            temporary.replace(folder / "state.safetensors")
+        finally:
+            temporary.unlink(missing_ok=True)
 
     @torch.no_grad()
     def restore(self, folder: Path) -> tuple[int, list[tuple[int, float]]]:
-        from safetensors import safe_open
+        """What `save` kept there; of a damaged file nothing, and the state stays as it is."""
+        from safetensors import SafetensorError, safe_open
 
-        with safe_open(folder / "state.safetensors", framework="pt") as handle:
-            header = handle.metadata()
-            step = int(header["step"])
-            older = "updates.0" not in set(handle.keys())  # every parameter had one per step
-            for name, part in self._named():
-                if older and name.startswith("updates."):
-                    part.fill_(step)
-                else:
-                    part.copy_(handle.get_tensor(name))
-        return step, [(int(at), float(value)) for at, value in json.loads(header["curve"])]
+        path = folder / "state.safetensors"
+        try:
+            with safe_open(path, framework="pt") as handle:
+                header = handle.metadata()
+                step = int(header["step"])
+                curve = [(int(at), float(value)) for at, value in json.loads(header["curve"])]
+                kept = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+            older = "updates.0" not in kept  # every parameter had one per step
+            if older:
+                kept |= {
+                    name: torch.full_like(part, step)
+                    for name, part in self._named()
+                    if name.startswith("updates.")
+                }
+            pairs = [(part, kept[name]) for name, part in self._named()]
+            if any(part.shape != saved.shape for part, saved in pairs):
+                raise ValueError("another model's")
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("%s cannot be read (%s); training begins anew.", path, error)
+            return 0, []
+        for part, saved in pairs:
+            part.copy_(saved)
+        return step, curve
 
     @torch.no_grad()
     def take_first(self, ranks: Ranks, step: int) -> int:

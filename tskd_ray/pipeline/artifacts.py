@@ -236,6 +236,8 @@ class ArtifactStore:
                 self.storage.upload(attempt.folder / part.name, target)
             if any(size != part.bytes for part, size in self._sizes(manifest)):
                 raise _removed(what)
+        else:
+            _sync(attempt.folder)
         _check_same(attempt.folder, descriptor, what)
         if not self.storage.create(f"{key.folder}/manifest.json", manifest.to_bytes()):
             self.storage.delete(manifest.folder)
@@ -330,6 +332,19 @@ def _files(folder: Path) -> Iterator[Path]:
             )
         if path.is_file():
             yield path
+
+
+def _sync(folder: Path) -> None:
+    """Have the disk hold all of it: after a power cut a manifest must not name empty parts."""
+    for path in (*folder.rglob("*"), folder, folder.parent):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        except OSError:
+            if not path.is_dir():  # some file systems sync files alone
+                raise
+        finally:
+            os.close(descriptor)
 
 
 def _check_part(folder: Path, part: Part, manifest: Manifest) -> None:
