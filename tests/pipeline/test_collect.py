@@ -23,6 +23,7 @@ from tskd_ray.pipeline.artifacts import ArtifactStore
 from tskd_ray.pipeline.collect import Collection, collect, find_garbage, remove_garbage
 from tskd_ray.pipeline.inventory import scan
 from tskd_ray.pipeline.references import find_references
+from tskd_ray.pipeline.sweep.log import Entry, TrialLog
 
 DAY = 24 * HOUR
 
@@ -427,12 +428,13 @@ def test_what_anybody_names_stays(local: ArtifactStore, tmp_path: Path, by: str)
     assert f"artifact {key().folder}" in gc(local, unused=True)
 
 
-def test_on_an_object_store_what_sweeps_made_stays(tmp_path: Path) -> None:
-    """Their folders are on the machines that ran them."""
+def test_on_an_object_store_what_its_sweeps_made_stays(tmp_path: Path) -> None:
     remote = ArtifactStore(f"dated://{tmp_path.name}", cache=tmp_path / "cache")
     make(remote, key())
     make(remote, key("generate", ddr1=key().digest), made_for="elsewhere/0123")
     make(remote, key(seed=1))
+    point: dict[str, Any] = {"select.slack": "75%"}
+    TrialLog(remote.storage, "elsewhere").write(Entry(number=0, point=point, identity=""))
     age(remote, 25)
     assert gc(remote, unused=True) == [f"artifact {key(seed=1).folder}"]
     stores.DatedMemory.store.clear()

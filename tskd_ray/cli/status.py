@@ -37,12 +37,12 @@ def status(run: str, root: str | None, as_json: bool) -> None:
     storage: from any machine that reaches it, without Ray.
     """
     console = make_console(as_json=as_json)
-    from tskd_ray.pipeline.references import folders, sweep_storage
+    from tskd_ray.pipeline.references import folders
     from tskd_ray.pipeline.status import run_status, sweep_status
 
     where, kind, name = _locate(run, root)
     store = open_root(where)
-    sweeps = folders(sweep_storage(store), "sweeps")
+    sweeps = folders(store.storage, "sweeps")
     is_run = kind == "runs" or name in folders(store.storage, "runs") or name not in sweeps
     # A sweep's best setting is run under the sweep's name.
     if kind == "sweeps" or (kind is None and name in sweeps):

@@ -10,7 +10,7 @@ from tskd_ray.errors import StorageError
 from tskd_ray.pipeline.artifacts import ArtifactStore
 from tskd_ray.pipeline.collect import find_garbage
 from tskd_ray.pipeline.inventory import StageContents, Usage, by_stage, scan
-from tskd_ray.pipeline.references import find_references, folders, sweep_storage
+from tskd_ray.pipeline.references import find_references, folders
 from tskd_ray.pipeline.run_files import read_run
 from tskd_ray.pipeline.status import sweep_status
 from tskd_ray.pipeline.storage import Storage
@@ -119,7 +119,7 @@ def _runs(store: ArtifactStore, finished: Collection[str]) -> tuple[FolderConten
 
 
 def _sweeps(store: ArtifactStore) -> tuple[FolderContents, ...]:
-    storage = sweep_storage(store)
+    storage = store.storage
     usages = _usages(storage, "sweeps")
     found: list[FolderContents] = []
     for name in folders(storage, "sweeps"):

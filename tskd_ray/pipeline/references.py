@@ -62,7 +62,7 @@ def find_references(
             its trials follow from results, what the next ones use is not known.
     """
     found = recorded_references(store)
-    storage = sweep_storage(store)
+    storage = store.storage
     for name in folders(storage, "sweeps"):
         times = [one.modified or 0.0 for one in storage.tree(f"sweeps/{name}")]
         outline = _outline(storage, name, found)
@@ -91,7 +91,7 @@ def recorded_references(store: ArtifactStore) -> References:
                 f"runs/{name} has neither plan.json nor run.json, which name its artifacts. "
                 "Delete it if nobody is writing it."
             )
-    storage = sweep_storage(store)
+    storage = store.storage
     for name in folders(storage, "sweeps"):
         trials = _trials(storage, name, found)
         outline = _outline(storage, name, found)
@@ -103,12 +103,6 @@ def recorded_references(store: ArtifactStore) -> References:
         for row in rows:
             found.add(f"sweeps/{name}", () if row is None else row.keys.values())
     return found
-
-
-def sweep_storage(store: ArtifactStore) -> Storage:
-    """Where sweeps' folders are: of a remote storage, on the machine that ran them."""
-    local = store.storage.local is not None
-    return store.storage if local else Storage(str(store.cache))
 
 
 def folders(storage: Storage, path: str) -> list[str]:
@@ -148,11 +142,10 @@ def read_sweep_outline(storage: Storage, sweep: str) -> SweepOutline | None:
 
 def _add_marked(store: ArtifactStore, found: References, manifests: list[Manifest]) -> None:
     """What trials that have not ended made, and all that it was made from."""
-    names = set(folders(sweep_storage(store), "sweeps"))
+    names = set(folders(store.storage, "sweeps"))
     for manifest in manifests:
         sweep = str(manifest.info.get("made_for", "")).partition("/")[0]
-        # Of a remote storage, sweeps that other machines ran are not seen here.
-        if sweep in names or (sweep and store.storage.local is None):
+        if sweep in names:
             found.add(f"sweeps/{sweep}", [manifest.key])
     made_from = {manifest.key: _inputs(manifest) for manifest in manifests}
     for user in {user for users in found.users.values() for user in users}:

@@ -20,7 +20,6 @@ from tskd_ray.pipeline.references import (
     read_sweep_record,
     read_trials,
     recorded_references,
-    sweep_storage,
 )
 from tskd_ray.pipeline.run_files import PlannedStage, RunFiles, RunState, read_run
 from tskd_ray.pipeline.storage import Storage
@@ -262,7 +261,7 @@ def sweep_status(store: ArtifactStore, name: str) -> SweepStatus:
     Raises:
         StorageError: If the storage has no such sweep, or its files are damaged.
     """
-    storage = sweep_storage(store)
+    storage = store.storage
     if name not in folders(storage, "sweeps"):
         raise StorageError(
             f"The sweep must have been started. Got {name!r}, which {storage.root} does not "

@@ -16,11 +16,12 @@ from tskd_ray.pipeline.artifacts import ArtifactStore
 from tskd_ray.pipeline.collect import collect
 from tskd_ray.pipeline.reproduce import experiments
 from tskd_ray.pipeline.reproduce import reproduce as module
-from tskd_ray.pipeline.reproduce.cells import fitting_preset
+from tskd_ray.pipeline.reproduce.cells import PlannedCell, fitting_preset
 from tskd_ray.pipeline.reproduce.experiments import BC, EXPERIMENTS, PLANNER, TSKD, Experiment
 from tskd_ray.pipeline.reproduce.experiments import Row as ExperimentRow
 from tskd_ray.pipeline.reproduce.reproduce import Reproduced, Request, reproduce
 from tskd_ray.pipeline.run import run
+from tskd_ray.report.reproduce.data import Cell
 
 IMPOSSIBLE = ExperimentRow(
     id="impossible",
@@ -98,6 +99,24 @@ def test_what_no_other_row_would_change_is_no_cell_but_an_error(
     monkeypatch.setattr("tskd_ray.pipeline.runner.Runner.complete", fail)
     with pytest.raises(kind, match="must have room"):
         reproduce(request(storage, "table1", overrides=("distill.first_seed=9",)))
+
+
+def test_results_are_in_the_storage_they_name(
+    storage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def say(cell: PlannedCell, *_: object, **__: object) -> Cell:
+        return Cell(task=cell.task.name, row=cell.row.id, seed=0, command="", scores=(1.0, 2.0))
+
+    monkeypatch.setattr(module, "do_cell", say)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    remote = f"memory://{tmp_path.name}"
+    settings = (f"storage={remote}", "compute.mode=local")
+    (found,) = reproduce(request(storage, "table1", overrides=settings))
+    published = ArtifactStore(remote).storage
+    names = [one.name for one in published.list("reproduce/table1")]
+    assert names == ["figure.png", "figure.svg", "results.json", "results.md"]
+    kept = (found.folder / "results.json").read_bytes()
+    assert published.read("reproduce/table1/results.json") == kept
 
 
 def test_nothing_is_done_twice(

@@ -37,7 +37,7 @@ def test_the_board_has_the_best_trials_first_and_those_that_run(
     store = ArtifactStore(sweep.base.storage)
     plan = plan_sweep(sweep, store)
     assert plan.points is not None
-    log = TrialLog(tmp_path / "log")
+    log = TrialLog(store.storage, "log")
     tracker = Tracker(plan, store, log, "tag", Console(mode="quiet"))
     try:
         metrics: dict[str, Any] = {"score_error": 0.5, "epochs": 1.0, "last": 1.0}

@@ -16,6 +16,7 @@ from tskd_ray.distributed.session import session
 from tskd_ray.errors import ConfigError
 from tskd_ray.pipeline.artifacts import ArtifactStore
 from tskd_ray.pipeline.output import library_versions
+from tskd_ray.pipeline.publish import publish
 from tskd_ray.pipeline.reproduce.cells import PlannedCell, do_cell, plan_cells
 from tskd_ray.pipeline.reproduce.experiments import Experiment, chosen
 from tskd_ray.report.reproduce.data import Cell, Results, RowTitle
@@ -48,7 +49,8 @@ class Reproduced:
 
     results: Results
     folder: Path
-    """`<storage>/reproduce/<experiment>`: results.json, results.md, figure.svg and .png."""
+    """`<storage>/reproduce/<experiment>`: results.json, results.md, figure.svg and .png; of a
+    remote storage, this machine's copy of it."""
 
 
 def reproduce(request: Request, *, console: Console | None = None) -> list[Reproduced]:
@@ -87,6 +89,13 @@ def reproduce(request: Request, *, console: Console | None = None) -> list[Repro
         for experiment, cells in plans:
             folder = root / experiment.name
             done: list[Cell] = []
+
+            def write(
+                results: Results, folder: Path = folder, name: str = experiment.name
+            ) -> None:
+                write_results(results, folder)
+                publish(store.storage, folder, f"reproduce/{name}")
+
             for number, cell in enumerate(cells, start=1):
                 begin = until is None or time.monotonic() < until
                 if begin:
@@ -95,10 +104,10 @@ def reproduce(request: Request, *, console: Console | None = None) -> list[Repro
                 if told is None:
                     continue
                 done.append(told)
-                results = _results(experiment, cells, done, base, request)
-                write_results(results, folder)  # at once: a kill leaves what is known
+                # at once: a kill leaves what is known
+                write(_results(experiment, cells, done, base, request))
             results = _results(experiment, cells, done, base, request)
-            write_results(results, folder)
+            write(results)
             found.append(Reproduced(results=results, folder=folder))
     return found
 

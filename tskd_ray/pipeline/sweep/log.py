@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, with_config
 
 from tskd_ray.config.load_sweep import Point
-from tskd_ray.errors import StorageError
 from tskd_ray.pipeline.references import SweepOutline
+from tskd_ray.pipeline.storage import Storage, safe_path
 from tskd_ray.pipeline.sweep.trial import point_id
-from tskd_ray.report.documents import document_adapter, read_document
+from tskd_ray.report.documents import document_adapter, parse_document
 from tskd_ray.report.sweep.data import TrialRow
 
 
@@ -42,9 +41,14 @@ class Entry:
 
 @dataclass
 class TrialLog:
-    """Entries of a sweep's trials, in `<sweep>/trials/`, and what they cost."""
+    """Entries of a sweep's trials, in `<storage>/sweeps/<name>/`, and what they cost.
 
-    folder: Path
+    Written straight into the storage: of a remote one, any machine can go on with the sweep.
+    """
+
+    storage: Storage
+    name: str
+    """The sweep's."""
     entries: dict[str, Entry] = field(default_factory=dict[str, Entry])
     """By the point's id."""
 
@@ -52,27 +56,31 @@ class TrialLog:
         """Load what earlier commands left.
 
         Raises:
-            StorageError: If an entry is damaged.
+            StorageError: If an entry is damaged, or the storage fails.
         """
-        for path in sorted((self.folder / "trials").glob("*.json")):
-            remedy = "Delete it; the trial is then read from its artifacts."
-            self.entries[path.stem] = read_document(
-                path, Entry, writer="tskd sweep", remedy=remedy
+        folder = self._at("trials")
+        for entry in self.storage.list(folder):  # hidden ones are half-written, and not told
+            data = self.storage.read(f"{folder}/{entry.name}")
+            if data is None or not entry.name.endswith(".json"):
+                continue
+            self.entries[entry.name.removesuffix(".json")] = parse_document(
+                data,
+                Entry,
+                where=f"{self.storage.root}/{folder}/{entry.name}",
+                writer="tskd sweep",
+                remedy="Delete it; the trial is then read from its artifacts.",
             )
 
     def write(self, entry: Entry) -> None:
         """Keep an entry, whole or not at all."""
         name = point_id(entry.point)
         self.entries[name] = entry
-        _write(
-            self.folder / "trials" / f"{name}.json",
-            document_adapter(Entry).dump_json(entry, indent=1),
-        )
+        self._write(f"trials/{name}.json", document_adapter(Entry).dump_json(entry, indent=1))
 
     def announce(self, outline: SweepOutline) -> None:
         """Let other commands know what this one is to do, before it looks for artifacts."""
         data = document_adapter(SweepOutline).dump_json(outline, indent=1)
-        _write(self.folder / "plan.json", data)
+        self._write("plan.json", data)
 
     def of(self, point: Point | Mapping[str, Any]) -> Entry | None:
         """The entry of a point."""
@@ -81,28 +89,21 @@ class TrialLog:
     def spent(self) -> tuple[float, float]:
         """CPU and wall seconds of all earlier commands."""
         try:
-            document = json.loads((self.folder / "spent.json").read_text())
+            document = json.loads(self.storage.read(self._at("spent.json")) or b"")
             return float(document["cpu_seconds"]), float(document["wall_seconds"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             return 0.0, 0.0  # the first command, or a file that only tells costs
 
     def note_spent(self, cpu_seconds: float, wall_seconds: float) -> None:
         """Keep what the sweep has cost up to now."""
         document = {"cpu_seconds": cpu_seconds, "wall_seconds": wall_seconds}
-        _write(self.folder / "spent.json", json.dumps(document).encode())
+        self._write("spent.json", json.dumps(document).encode())
 
+    def _at(self, path: str) -> str:
+        return f"sweeps/{safe_path(self.name)}/{path}"
 
-def _write(path: Path, data: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(f".{path.name}")
-        fresh.write_bytes(data + b"\n")
-        fresh.replace(path)
-    except OSError as error:
-        raise StorageError(
-            f"A sweep's folder must be writable. Got {str(path.parent)!r}: {error.strerror}. "
-            "Choose another with storage=FOLDER, or free it."
-        ) from None
+    def _write(self, path: str, data: bytes) -> None:
+        self.storage.write(self._at(path), data + b"\n")
 
 
 def flat(point: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from tskd_ray.distributed.tune import Plan, Search, run_trials
 from tskd_ray.errors import ConfigError, ResourceError, StageError
 from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore
 from tskd_ray.pipeline.graph import build_graph
+from tskd_ray.pipeline.publish import publish
 from tskd_ray.pipeline.recorded import record_data
 from tskd_ray.pipeline.run import run
 from tskd_ray.pipeline.storage import safe_path
@@ -75,7 +76,7 @@ def run_sweep(
     store.check_writable()
     plan = plan or plan_sweep(sweep, store)
     folder = sweep_folder(store, base.name)
-    log = TrialLog(folder)
+    log = TrialLog(store.storage, base.name)
     log.read()
     log.announce(plan.outline)
     tracker = Tracker(plan, store, log, tag=base.name, console=console)
@@ -100,11 +101,13 @@ def run_sweep(
         tracker.close()
     record = _record(plan, store, rows, best, final, log)
     write_sweep(record, folder)
-    return SweepResult(folder=folder, record=record, report=_report(folder))
+    report = _report(folder)
+    publish(store.storage, folder, f"sweeps/{base.name}")
+    return SweepResult(folder=folder, record=record, report=report)
 
 
 def sweep_folder(store: ArtifactStore, name: str) -> Path:
-    """`<storage>/sweeps/<name>`; of a remote storage, this machine's copy."""
+    """`<storage>/sweeps/<name>`; of a remote storage, this machine's copy, see `publish`."""
     return (store.storage.local or store.cache) / "sweeps" / safe_path(name)
 
 
