@@ -17,6 +17,7 @@ import torch
 
 from diffusion.small_teacher import teacher_config, world
 from tskd_ray.config.schema import ComputeConfig, Config, GenerateConfig, SamplerConfig
+from tskd_ray.distributed import train
 from tskd_ray.distributed.train import train_together
 from tskd_ray.errors import StageError
 from tskd_ray.models.ranks import Ranks
@@ -156,6 +157,51 @@ def test_a_killed_driver_changes_no_byte_when_it_is_started_again(
 
 def fail(*, error: str, ranks: Ranks, device: str, progress: Progress) -> None:
     raise StageError(error)
+
+
+def count(*, ranks: Ranks, device: str, progress: Progress) -> int:
+    for step in range(4):
+        progress(step + 1, 4)
+        time.sleep(0.6)
+    return 7
+
+
+class Dying(train._Desk):
+    """A desk that is lost at its first word; started anew, it knows of it."""
+
+    mark: Path
+
+    def tell(self, done: int, total: int, metrics: dict[str, float]) -> None:
+        if not self.mark.exists():
+            self.mark.touch()
+            os._exit(1)
+        super().tell(done, total, metrics)
+
+
+def test_a_lost_desk_loses_no_training(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+    monkeypatch.setattr(Dying, "mark", tmp_path / "lost", raising=False)
+    monkeypatch.setattr(train, "_Desk", Dying)
+    once = ComputeConfig(training_workers=1, max_attempts=1)
+    answer, _ = train_together(
+        count, {}, once, folder=tmp_path, progress=lambda done, *_, **__: told.append(done)
+    )
+    assert answer == 7
+    assert (tmp_path / "lost").exists()
+    assert told, "the one that took its place was not asked"
+
+
+def test_what_fails_before_the_group_starts_is_told(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ValueError("no such folder")
+
+    monkeypatch.setattr("ray.train.torch.TorchTrainer", refuse)
+    with pytest.raises(StageError, match="the last one: no such folder"):
+        train_together(count, {}, TWO, folder=tmp_path, progress=silent)
 
 
 def test_an_error_of_the_work_is_told_as_it_is(ray_cluster: None, tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from tskd_ray.errors import StageError, TskdError
 from tskd_ray.progress import Progress
 
 _POLL_SECONDS = 0.5
+_DESK_SECONDS = 10.0
+"""How long either side waits for the desk: nothing that it holds is needed for the result."""
 
 
 def train_together(
@@ -48,9 +50,13 @@ def train_together(
         StageError: If groups are lost too often.
     """
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    # Beside the driver, whose loss ends all anyway: any other node may go at any moment.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     remote: Any = ray.remote  # typed for plain functions only
-    desk: Any = remote(num_cpus=0, max_concurrency=2)(_Desk).remote()
+    beside = remote(num_cpus=0, max_concurrency=2, max_restarts=-1, scheduling_strategy=here)
+    desk: Any = beside(_Desk).remote()
     answers: list[Any] = []
     thread = threading.Thread(
         target=_fit,
@@ -61,14 +67,14 @@ def train_together(
     try:
         while thread.is_alive():
             thread.join(_POLL_SECONDS)
-            latest: Any = ray.get(desk.take.remote())
+            latest: Any = _answered(desk.take.remote())
             if latest is not None:
                 progress(latest[0], latest[1], **latest[2])
-        cpu_seconds = float(ray.get(desk.total_spent.remote()))
+        cpu_seconds = float(_answered(desk.total_spent.remote()) or 0.0)
     finally:
         # Processes whose driver has been interrupted end when they next try to tell.
         ray.kill(desk)
-    (answer,) = answers
+    answer = answers[0] if answers else StageError("Ray Train ended without an answer.")
     if isinstance(answer, Failure):
         raise_failure(answer, "Training")
     if isinstance(answer, Exception):
@@ -89,12 +95,25 @@ def _fit(
     answers: list[Any],
 ) -> None:
     """Run Ray Train to its end; in a thread, since it would take Ctrl-C for itself."""
+    try:
+        answers.append(_trainer(function, arguments, compute, folder, desk).fit().return_value)
+    except Exception as error:  # noqa: BLE001 - told by the thread that waits
+        answers.append(error)
+
+
+def _trainer(
+    function: Callable[..., Any],
+    arguments: Any,
+    compute: ComputeConfig,
+    folder: Path,
+    desk: Any,
+) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
     cuda = compute.device == "cuda"
     share = {"GPU": compute.gpus_per_worker} if cuda else {}
-    trainer = TorchTrainer(
+    return TorchTrainer(
         _in_group,
         train_loop_config={
             "function": function,
@@ -116,10 +135,26 @@ def _fit(
             failure_config=FailureConfig(max_failures=compute.max_attempts - 1),
         ),
     )
+
+
+def _answered(reference: Any, *, unless_closed: bool = False) -> Any:
+    """What the desk answers; None if it cannot now.
+
+    Args:
+        reference: Of the call.
+        unless_closed: Raise if it never will: the driver closes it when it is interrupted.
+    """
+    import ray
+    from ray.exceptions import ActorDiedError, RayError
+
     try:
-        answers.append(trainer.fit().return_value)
-    except Exception as error:  # noqa: BLE001 - told by the thread that waits
-        answers.append(error)
+        return ray.get(reference, timeout=_DESK_SECONDS)
+    except ActorDiedError:
+        if unless_closed:
+            raise
+    except RayError:  # a timeout is one
+        pass
+    return None
 
 
 def _in_group(config: dict[str, Any]) -> Any:
@@ -139,7 +174,7 @@ def _in_group(config: dict[str, Any]) -> Any:
         nonlocal told_at
         if ranks.rank == 0 and (done == total or time.monotonic() > told_at + _POLL_SECONDS):
             told_at = time.monotonic()
-            ray.get(desk.tell.remote(done, total, metrics))
+            _answered(desk.tell.remote(done, total, metrics), unless_closed=True)
 
     arguments: Any = ray.get(reference)
     try:
@@ -148,7 +183,7 @@ def _in_group(config: dict[str, Any]) -> Any:
         )
     except TskdError as error:  # would come again; anything else may be a lost neighbour
         return Failure(error, str(error), "")
-    ray.get(desk.spend.remote(ranks.rank, time.process_time() - began))
+    _answered(desk.spend.remote(ranks.rank, time.process_time() - began))
     return answer if ranks.rank == 0 else None
 
 
