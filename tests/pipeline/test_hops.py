@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.tiny import tiny_config
 from tskd_ray.config.schema import Config
+from tskd_ray.pipeline import hops
 from tskd_ray.pipeline.artifacts import Artifact, ArtifactStore
 from tskd_ray.pipeline.graph import build_graph
 from tskd_ray.pipeline.recorded import data_key, load_recorded
@@ -95,6 +96,13 @@ def test_another_order_of_tests_is_no_source(teacher: Path, tmp_path: Path) -> N
     stitched(teacher, tmp_path / "both", radius=2.0)
     other = stitched(teacher, tmp_path / "both", radius=0.8, candidate="best_value_first")
     assert not other["hops-1"].info["narrowed"]
+
+
+def test_what_an_approximate_search_misses_does_not_depend_on_a_machines_memory() -> None:
+    joined = load_recorded(Config())
+    assert hops._shard_states(joined, config(Path("s"), index_gib=1e-4)) == 617
+    rough = config(Path("s"), index_gib=1e-4, search="faiss-ivf")
+    assert hops._shard_states(joined, rough) is None, "one shard, as its key says nothing of it"
 
 
 def test_an_approximate_search_is_another_artifact_and_says_so(

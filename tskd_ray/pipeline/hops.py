@@ -216,8 +216,14 @@ def _wider(store: ArtifactStore, family: str, radius: float) -> HopDecisions | N
     return None if artifact is None else load_decisions(store.fetch(artifact))
 
 
-def _shard_states(joined: Trajectories, config: Config) -> int:
-    """Candidates of a shard whose search structure fits into a node's memory."""
+def _shard_states(joined: Trajectories, config: Config) -> int | None:
+    """Candidates of a shard whose search structure fits into a node's memory; None: all.
+
+    What an approximate search misses depends on its shards, so that has one: the same key must
+    mean the same hops on any machine.
+    """
+    if config.stitch.search == "faiss-ivf":
+        return None
     gib = config.stitch.index_gib
     memory = gib * 2**30 if gib is not None else smallest_memory(config.compute) * _INDEX_SHARE
     per_state = joined.observation_dim * _BYTES_PER_DIMENSION + _BYTES_BESIDES

@@ -98,7 +98,7 @@ class StitchConfig(Section):
     trajectories."""
     index_gib: Positive | None = None
     """Search index that a node maps at a time; a larger one is searched in shards, best values
-    first. Default: half of the smallest node's memory."""
+    first. Default: half of the smallest node's memory. faiss-ivf always has one shard."""
     members: Count = 7
     best_members: Count = 3
     dynamics: FitConfig = FitConfig(steps=100_000, batch_size=256, learning_rate=3e-4)
