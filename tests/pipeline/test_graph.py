@@ -129,6 +129,32 @@ def test_advantage_labels_are_ddr1s_alone(tmp_path: Path) -> None:
     assert build_graph(config.model_copy(update={"teacher": ignored}), DATA) == plain
 
 
+def on_cuda(tmp_path: Path, **settings: Any) -> dict[str, str]:
+    config = tiny_config(tmp_path)
+    compute = config.compute.model_copy(update={"device": "cuda", **settings})
+    made = build_graph(config.model_copy(update={"compute": compute}), DATA, ("planner",))
+    return {name: node.key.digest for name, node in made.items()}
+
+
+def test_a_gpu_redoes_what_runs_on_it_and_what_follows(tmp_path: Path) -> None:
+    there, here = on_cuda(tmp_path), on_cuda(tmp_path, device="cpu")
+    assert {name for name in here if here[name] == there[name]} == {
+        "data", "transition", "termination", "dynamics", "inverse-dynamics",
+        *(f"{stage}-{of}" for stage in ("students", "scores", "offline")
+          for of in ("recorded", "filtered")),
+    }  # fmt: skip
+
+
+def test_on_a_gpu_trajectories_depend_on_how_many_go_side_by_side(tmp_path: Path) -> None:
+    usual, fewer = on_cuda(tmp_path), on_cuda(tmp_path, slots=8)
+    redone = {name for name in usual if usual[name] != fewer[name]}
+    assert {"generate-1", "scores-planner"} <= redone
+    assert not redone & {"ddr1", "ddr2", "scores-recorded"}
+    assert on_cuda(tmp_path, slots=64) == usual, "the default"
+    on_cpu = on_cuda(tmp_path, device="cpu", slots=8)
+    assert on_cpu == on_cuda(tmp_path, device="cpu"), "where no bit depends on it"
+
+
 def test_the_seed_and_the_data_change_every_key(tmp_path: Path) -> None:
     everything = set(keys(tiny_config(tmp_path))) - {"data"}
     assert changed(tmp_path, seed=1) == everything

@@ -11,16 +11,16 @@ from tskd_ray.pipeline.artifacts import ArtifactKey, ArtifactStore
 from tskd_ray.pipeline.cost import Meter, Rate
 from tskd_ray.pipeline.hops import run_hops
 from tskd_ray.pipeline.measures import MEASURES
-from tskd_ray.pipeline.nodes import DIFFUSERS, Node
+from tskd_ray.pipeline.nodes import DIFFUSERS, DIFFUSION, Node
 from tskd_ray.pipeline.spread import fetch, run_generation
 from tskd_ray.pipeline.stages import TASKS, Work
 from tskd_ray.progress import Progress, silent
 
-ON_GPU = ("ddr1", "ddr2", "stitch", "planner", "reward-errors")
-"""Stages that use `compute.device`; the others' networks are too small to gain."""
-
 SPREAD = ("generate", "hops")
 """Stages that are no task but ask the cluster for workers of their own."""
+
+ON_GPU = tuple(stage for stage in DIFFUSION if stage not in SPREAD)
+"""Tasks that use `compute.device`; the others' networks are too small to gain."""
 
 
 def is_spread(node: Node, config: Config) -> bool:

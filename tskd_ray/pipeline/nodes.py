@@ -49,7 +49,10 @@ DIFFUSERS = ("ddr1", "ddr2")
 """Stages that train one, perhaps on several workers."""
 
 DIFFUSION = (*DIFFUSERS, "generate", "stitch", "planner", "reward-errors")
-"""Stages that run diffusion networks."""
+"""Stages that run diffusion networks, on `compute.device`; all others compute on CPUs."""
+
+SIDE_BY_SIDE = ("generate", "planner")
+"""Stages whose networks take `compute.slots` trajectories at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +73,14 @@ class Graph:
     def __init__(self, config: Config, data_key: ArtifactKey) -> None:
         self.seed = config.seed
         # Arithmetic differs in its last bits between devices and thread counts.
-        self.arithmetic = {"device": config.compute.device, "threads": config.compute.threads}
+        self.device, self.threads = config.compute.device, config.compute.threads
         # Only where it differs from the default: older artifacts keep their keys.
         self.diffusion = config.compute.model_dump(
             include={"precision", "compile"}, exclude_defaults=True
         )
+        # A CPU's kernels give each row the bits that it has alone; a GPU's depend on the batch.
+        by_batch = {"slots"} if self.device == "cuda" else set[str]()
+        self.slots = config.compute.model_dump(include=by_batch, exclude_defaults=True)
         self.training_workers = config.compute.training_workers
         self.nodes = {
             "data": Node(
@@ -100,9 +106,12 @@ class Graph:
             stage: "generate"; default: the name.
         """
         stage = stage or name
-        plain = {**_plain(settings), **self.arithmetic}
+        device = self.device if stage in DIFFUSION else "cpu"
+        plain = {**_plain(settings), "device": device, "threads": self.threads}
         if stage in DIFFUSION:
             plain |= self.diffusion
+        if stage in SIDE_BY_SIDE:
+            plain |= self.slots
         if stage in DIFFUSERS and self.training_workers > 1:
             plain["training_workers"] = self.training_workers  # the order of sums
         key = artifact_key(
