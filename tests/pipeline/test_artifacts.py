@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tskd_ray.errors import StageError, StorageError
+from tskd_ray.pipeline import retry, roots
 from tskd_ray.pipeline.artifacts import Artifact, ArtifactKey, ArtifactStore, artifact_key
 from tskd_ray.pipeline.inventory import scan
 from tskd_ray.pipeline.manifest import Manifest
@@ -308,12 +309,48 @@ def test_writable_root_is_left_empty(store: ArtifactStore) -> None:
     assert store.storage.local is None or list(store.storage.local.iterdir()) == []
 
 
-@pytest.mark.parametrize("root", ["nowhere://bucket/x", "s3://user:secret@bucket/x"])
+@pytest.mark.parametrize(
+    "root",
+    [
+        "nowhere://bucket/x",
+        "s3://user:hidden@bucket/x",
+        "abfss://c@acct.dfs.core.windows.net/p?tenant_id=t&client_id=i&client_secret=hidden",
+        "s3://bucket/x?region=eu-west-1&SECRET_KEY=hidden",
+        "gs://bucket/x?access_token=hidden",
+        "abfs://c/x?sv=2024&sig=hidden",
+        "memory://x?sas%5ftoken=hidden",
+        "s3://[hidden/x",
+    ],
+)
 def test_bad_uris_are_one_line_and_keep_secrets(root: str) -> None:
     with pytest.raises(StorageError) as caught:
         ArtifactStore(root)
     assert "\n" not in str(caught.value)
-    assert "secret" not in str(caught.value)
+    assert "hidden" not in str(caught.value)
+
+
+def test_parameters_that_are_no_secrets_are_taken() -> None:
+    root = "s3://bucket/x?region=eu-west-1&endpoint_override=localhost:9&scheme=http"
+    assert Storage(f"{root}&allow_bucket_creation=true").root.startswith(root)
+
+
+def test_a_bucket_that_nobody_finds_is_the_users_matter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tries: list[str] = []
+
+    class Nowhere:
+        @staticmethod
+        def from_uri(uri: str) -> None:
+            tries.append(uri)
+            text = "timed out" if len(tries) == 1 else "Bucket 'tskd' not found"
+            raise OSError(f"When resolving region for bucket 'tskd': {text}")
+
+    monkeypatch.setattr(retry, "PAUSES", (0.0,) * 4)
+    monkeypatch.setattr(roots.fs, "FileSystem", Nowhere)
+    with pytest.raises(StorageError, match=r"answer\. Got s3://tskd/x: .*not found\. Check"):
+        Storage("s3://tskd/x")
+    assert len(tries) == 2, "what may pass is tried again"
 
 
 def test_relative_roots_mean_the_folder_of_the_command(

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
@@ -27,10 +26,10 @@ from pyarrow import fs
 from tskd_ray.errors import StorageError
 from tskd_ray.pipeline.retry import reason, retried
 from tskd_ray.pipeline.room import full, is_full
+from tskd_ray.pipeline.roots import check_no_secret, is_uri, open_root
 
 T = TypeVar("T")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]{0,199}")
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _HASH_BLOCK = 1 << 20
 
 
@@ -83,14 +82,11 @@ class Storage:
                 and so on. Credentials come from the environment, never from the URI.
 
         Raises:
-            StorageError: If nothing knows the scheme, or the URI holds a password.
+            StorageError: If nothing knows the scheme, the URI holds a secret, or an object
+                store does not tell where its bucket is.
         """
-        if _SCHEME.match(root):
-            if urlsplit(root).password is not None:
-                raise StorageError(
-                    "A storage URI must not hold a password, since it is written into reports. "
-                    f"Got one for host {urlsplit(root).hostname!r}. Use environment variables."
-                )
+        if is_uri(root):
+            check_no_secret(root)
             self.root = root.rstrip("/")
         else:
             # absolute, since workers and later commands run in other folders
@@ -102,13 +98,7 @@ class Storage:
 
     @cached_property
     def _opened(self) -> tuple[Any, str]:
-        if not _SCHEME.match(self.root):
-            return fs.LocalFileSystem(), self.root
-        try:
-            filesystem, base = fs.FileSystem.from_uri(self.root)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            filesystem, base = _fsspec(self.root)
-        return filesystem, base.rstrip("/")
+        return open_root(self.root)
 
     @property
     def local(self) -> Path | None:
@@ -348,19 +338,6 @@ def _found(entry: os.DirEntry[str], path: str) -> Found | None:
         bytes=about.st_size if is_file else 0,
         modified=about.st_mtime,
     )
-
-
-def _fsspec(root: str) -> tuple[Any, str]:
-    import fsspec
-
-    try:
-        filesystem, base = fsspec.url_to_fs(root)
-    except (ValueError, ImportError) as error:
-        raise StorageError(
-            "The storage must be a folder or a URI that pyarrow or fsspec can open, such as "
-            f"s3://bucket/folder. Got {root!r}: {reason(error)}. Correct the scheme."
-        ) from error
-    return fs.PyFileSystem(fs.FSSpecHandler(filesystem)), str(base)
 
 
 def _is_there(filesystem: Any, place: str) -> bool:
