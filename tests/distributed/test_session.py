@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tskd_ray.config.schema import ComputeConfig
+from tskd_ray.distributed import session as module
 from tskd_ray.distributed.session import (
     Node,
     check_feasible,
@@ -112,12 +116,101 @@ def test_an_address_where_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("RAY_ADDRESS", "203.0.113.1:6379")
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", refuse)
+    monkeypatch.setattr(module, "_probe", lambda _: None)
     with pytest.raises(ResourceError) as caught, session(ComputeConfig()):
         pass
     assert str(caught.value) == (
         "Ray must answer at RAY_ADDRESS=203.0.113.1:6379: nobody at home. Start it with "
         "`ray start --head`, or unset RAY_ADDRESS."
     )
+
+
+def no_ray(monkeypatch: pytest.MonkeyPatch, init: Callable[..., None]) -> None:
+    import ray
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(module, "_check_cluster", lambda _: None)
+
+
+def test_an_address_where_nothing_listens_is_told_before_ray_tries(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def never(**_: object) -> None:
+        raise AssertionError("minutes of silence")
+
+    no_ray(monkeypatch, never)
+    monkeypatch.setattr(module, "_PROBE_SECONDS", 0.3)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free.getsockname()[1]}")
+        with (
+            pytest.raises(
+                ResourceError, match=r"at RAY_ADDRESS=127\S+: Connection refused\. S"
+            ),
+            session(ComputeConfig()),
+        ):
+            pass
+
+
+def test_a_head_that_is_starting_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[object] = []
+
+    def connect(address: tuple[str, int], timeout: float) -> socket.socket:
+        tries.append(address)
+        if len(tries) == 1:
+            raise ConnectionRefusedError(111, "Connection refused")
+        return socket.socket()
+
+    monkeypatch.setattr(module, "_PROBE_PAUSE", 0.0)
+    monkeypatch.setattr(socket, "create_connection", connect)
+    module._probe("[::1]:6379")
+    assert tries == [("::1", 6379)] * 2
+    for known_to_ray in ("auto", "local"):
+        module._probe(known_to_ray)
+    assert len(tries) == 2
+
+
+def test_the_address_of_the_web_page_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_ray(monkeypatch, lambda **_: None)
+    monkeypatch.setenv("RAY_ADDRESS", "http://head:8265")
+    with (
+        pytest.raises(ResourceError, match=r"Use head:6379; http://…:8265 is for `ray job`"),
+        session(ComputeConfig()),
+    ):
+        pass
+
+
+def test_rays_words_are_cut_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise RuntimeError("entirely " * 100)
+
+    no_ray(monkeypatch, refuse)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with (
+        pytest.raises(ResourceError, match=r"entirely entirely …\. Free"),
+        session(ComputeConfig()),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_programs_handler_of_sigterm_outlives_rays(
+    own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ours(*_: object) -> None: ...
+
+    def rays(*_: object) -> None: ...
+
+    no_ray(monkeypatch, lambda **_: signal.signal(signal.SIGTERM, rays))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    before = signal.signal(signal.SIGTERM, ours if own else signal.SIG_DFL)
+    try:
+        with session(ComputeConfig()):
+            assert signal.getsignal(signal.SIGTERM) is (ours if own else rays)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.ray

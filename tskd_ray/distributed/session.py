@@ -10,7 +10,12 @@ import contextlib
 import logging
 import math
 import os
+import signal
+import socket
 import sys
+import textwrap
+import threading
+import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +25,9 @@ from tskd_ray.distributed.autoscaler import would_make_room
 from tskd_ray.errors import ResourceError
 
 log = logging.getLogger(__name__)
+
+_PROBE_SECONDS = 5.0
+"""For a head to take a connection; Ray itself would try for minutes, in silence."""
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -210,12 +218,15 @@ def _connect() -> bool:
 
     if ray.is_initialized():
         return False
+    where = os.environ.get("RAY_ADDRESS")
     try:
-        with _silent_stderr():
+        if where:
+            _probe(where)
+        with _silent_stderr(), _own_termination():
             ray.init(**start_options())
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        where = os.environ.get("RAY_ADDRESS")
+    except (OSError, RuntimeError, ValueError) as error:
+        text = getattr(error, "strerror", None) or str(error)
+        reason = textwrap.shorten(text, 300, placeholder=" …").rstrip(".")
         raise ResourceError(
             f"Ray must answer at RAY_ADDRESS={where}: {reason}. Start it with `ray start "
             "--head`, or unset RAY_ADDRESS."
@@ -224,6 +235,48 @@ def _connect() -> bool:
             "use compute.mode=local."
         ) from error
     return True
+
+
+def _probe(address: str) -> None:
+    """Connect to the head and leave again.
+
+    Raises:
+        ResourceError: If the address is that of the cluster's web page.
+        OSError: If nothing takes the connection.
+    """
+    if address.startswith(("http://", "https://")):
+        raise ResourceError(
+            f"RAY_ADDRESS is the head's, such as head:6379. Got {address}. Use head:6379; "
+            "http://…:8265 is for `ray job`."
+        )
+    host, _, port = address.rpartition("/")[2].rpartition(":")
+    if not host or not port.isdigit():
+        return  # "auto", or what Ray knows better
+    end = time.monotonic() + _PROBE_SECONDS
+    while True:
+        left = max(0.1, end - time.monotonic())
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=left).close()
+            return
+        except OSError:  # refused at once while a head starts
+            if time.monotonic() + _PROBE_PAUSE > end:
+                raise
+        time.sleep(_PROBE_PAUSE)
+
+
+_PROBE_PAUSE = 0.5
+
+
+@contextlib.contextmanager
+def _own_termination() -> Generator[None]:
+    """A program's handler of SIGTERM outlives `ray.init`, which sets one that exits at once."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        in_main = threading.current_thread() is threading.main_thread()
+        if callable(before) and in_main:
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager
