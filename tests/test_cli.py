@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +20,7 @@ import numpy as np
 import pytest
 
 from report.report_example import example
-from tskd_ray.cli import cli, exit_code
+from tskd_ray.cli import cli, exit_code, main
 from tskd_ray.config.load import load_config
 from tskd_ray.config.schema import Config
 from tskd_ray.errors import DataError, ResourceError, StageError
@@ -308,6 +310,35 @@ def test_each_failure_has_its_exit_code(
     pipeline.error = error
     assert exit_code(["run"]) == code
     assert capsys.readouterr().err.lstrip("\n") == expected
+
+
+@pytest.mark.parametrize(("caught", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_termination_takes_the_way_of_an_interruption(
+    pipeline: Calls,
+    caught: signal.Signals,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tidied: list[bool] = []
+
+    def work(*_: object, **__: object) -> None:
+        try:
+            os.kill(os.getpid(), caught)
+            time.sleep(10)
+        finally:
+            tidied.append(True)
+
+    monkeypatch.setattr("tskd_ray.pipeline.run.run", work)
+    monkeypatch.setattr(sys, "argv", ["tskd", "run", "small"])
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (ended.value.code, tidied) == (code, [True])
+    assert "interrupted; run the same command to resume" in capsys.readouterr().err
 
 
 def test_debugging_shows_where(

@@ -1,14 +1,17 @@
 """The command `tskd`: reads what the user wrote, calls the pipeline, says what came of it.
 
 Everything heavy is imported inside the commands, so that `tskd --help` answers at once.
-Exit codes: 0 done · 2 the user's input is wrong · 130 interrupted · 1 anything else.
+Exit codes: 0 done · 2 the user's input is wrong · 130 interrupted · 143 terminated · 1 anything
+else.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
+from types import FrameType
 
 import click
 
@@ -26,7 +29,25 @@ from tskd_ray.errors import InputError, StageError, TskdError
 
 def main() -> None:
     """Entry point of `tskd`: turns errors into one line and an exit code."""
-    sys.exit(exit_code(sys.argv[1:]))
+    terminated = _Termination()
+    signal.signal(signal.SIGTERM, terminated)
+    code = exit_code(sys.argv[1:])
+    sys.exit(_TERMINATED if code == _INTERRUPTED and terminated.came else code)
+
+
+_INTERRUPTED, _TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+
+
+class _Termination:
+    """What `ray job stop`, `docker stop` or an eviction asks for, obeyed as Ctrl-C is."""
+
+    def __init__(self) -> None:
+        self.came = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.came = True
+        signal.signal(number, signal.SIG_DFL)  # a second one ends the command at once
+        raise KeyboardInterrupt
 
 
 def exit_code(arguments: list[str]) -> int:
@@ -37,7 +58,7 @@ def exit_code(arguments: list[str]) -> int:
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        return _complain("interrupted; run the same command to resume", 130)
+        return _complain("interrupted; run the same command to resume", _INTERRUPTED)
     except Exception as error:  # noqa: BLE001  the last line of defence, which reports it
         return _complain(_message(error), 2 if isinstance(error, InputError) else 1)
     return 0

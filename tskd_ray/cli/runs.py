@@ -57,7 +57,8 @@ def run(settings: tuple[str, ...], quiet: bool, as_json: bool) -> None:
     RAY_ADDRESS, in the environment, names the Ray cluster to use; without it, one is started on
     this machine. TSKD_DEBUG=1 adds the traceback to an error.
 
-    Exit codes: 0 done, 2 your input is wrong, 130 interrupted, 1 anything else.
+    Exit codes: 0 done, 2 your input is wrong, 130 interrupted, 143 terminated (SIGTERM), 1
+    anything else.
     """
     _run(settings, quiet=quiet, as_json=as_json)
 
