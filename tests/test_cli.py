@@ -21,7 +21,7 @@ import pytest
 
 from report.report_example import example
 from tskd_ray.cli import cli, exit_code, main
-from tskd_ray.config.load import load_config
+from tskd_ray.config.load import load_config, preset_names
 from tskd_ray.config.schema import Config
 from tskd_ray.errors import DataError, ResourceError, StageError
 from tskd_ray.report.data import save_report_data
@@ -88,15 +88,21 @@ def test_help_of_run_tells_what_a_user_must_know(capsys: pytest.CaptureFixture[s
     assert exit_code(["run", "--help"]) == 0
     out = capsys.readouterr().out
     for word in (
-        "quickstart",
-        "small",
-        "paper",
         "storage=",
         "RAY_ADDRESS",
         "TSKD_DEBUG",
         "130",
     ):
         assert word in out
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"]])
+def test_help_names_all_presets(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(arguments) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"a preset ({', '.join(preset_names())})" in out
 
 
 def test_module_and_command_are_the_same() -> None:

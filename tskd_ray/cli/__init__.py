@@ -16,7 +16,7 @@ from types import FrameType
 import click
 
 import tskd_ray
-from tskd_ray.cli.common import InOrder
+from tskd_ray.cli.common import PRESETS, InOrder
 from tskd_ray.cli.datasets import data
 from tskd_ray.cli.policies import export_policy
 from tskd_ray.cli.reproductions import reproduce
@@ -84,17 +84,17 @@ def _complain(message: str, code: int) -> int:
 
 @click.group(
     cls=InOrder,
+    help=f"""From a recorded dataset to an augmented one and a small policy, on Ray.
+
+    Settings come from a YAML file or a preset ({PRESETS}), then from section.key=value
+    arguments; `tskd config` prints them all. What is finished is never done again.
+    """,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 96},
     epilog="Example: tskd run    (the built-in quick start: minutes, on two CPU cores)",
 )
 @click.version_option(tskd_ray.__version__, prog_name="tskd")
 def cli() -> None:
-    """From a recorded dataset to an augmented one and a small policy, on Ray.
-
-    Settings come from a YAML file or a preset (quickstart, small, paper), then from
-    section.key=value arguments; `tskd config` prints them all. What is finished is never done
-    again.
-    """
+    """All commands; the help is above, since a docstring cannot list the presets."""
 
 
 COMMANDS = (

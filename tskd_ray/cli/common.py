@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
     from tskd_ray.console import Console
 
 Command = Callable[..., None]
+
+PRESETS = ", ".join(
+    sorted(path.stem for path in (Path(__file__).parent.parent / "presets").glob("*.yaml"))
+)
+"""As `config.load.preset_names`, which would load what help need not wait for."""
 
 
 class InOrder(click.Group):

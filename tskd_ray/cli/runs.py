@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tskd_ray.cli.common import Command, make_console
+from tskd_ray.cli.common import PRESETS, Command, make_console
 from tskd_ray.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
@@ -43,23 +43,24 @@ def _settings(command: Command) -> Command:
 
 
 @click.command(
-    short_help="All stages, from the dataset to the report.",
-    epilog="Example: tskd run small data.source=mujoco/hopper/medium-v0 stitch.epochs=2",
-)
-@_settings
-def run(settings: tuple[str, ...], quiet: bool, as_json: bool) -> None:
-    """All stages, from the dataset to the student's score and the report.
+    help=f"""All stages, from the dataset to the student's score and the report.
 
-    CONFIG is a YAML file or a preset (quickstart, small, paper); without it, quickstart. A
-    SECTION.KEY=VALUE wins over the file; `tskd config` prints them all. What an earlier call
-    finished in the same storage=FOLDER (default tskd_storage) is not done again.
+    CONFIG is a YAML file or a preset ({PRESETS}); without it, quickstart. A SECTION.KEY=VALUE
+    wins over the file; `tskd config` prints them all. What an earlier call finished in the same
+    storage=FOLDER (default tskd_storage) is not done again.
 
     RAY_ADDRESS, in the environment, names the Ray cluster to use; without it, one is started on
     this machine. TSKD_DEBUG=1 adds the traceback to an error.
 
     Exit codes: 0 done, 2 your input is wrong, 130 interrupted, 143 terminated (SIGTERM), 1
     anything else.
-    """
+    """,
+    short_help="All stages, from the dataset to the report.",
+    epilog="Example: tskd run small data.source=mujoco/hopper/medium-v0 stitch.epochs=2",
+)
+@_settings
+def run(settings: tuple[str, ...], quiet: bool, as_json: bool) -> None:
+    """All stages; the help is above, since a docstring cannot list the presets."""
     _run(settings, quiet=quiet, as_json=as_json)
 
 

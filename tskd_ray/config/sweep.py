@@ -125,12 +125,16 @@ class ObjectiveConfig(Section):
 
 
 class BudgetConfig(Section):
-    """When to stop starting trials; those of earlier, interrupted commands count."""
+    """When to stop all trials, also those that run; earlier, interrupted commands count.
+
+    What a stopped trial has finished is kept, for the same command with a larger budget.
+    """
 
     hours: Positive | None = None
     """By the clock."""
     cpu_hours: Positive | None = None
-    """Of the artifacts that were made."""
+    """Of all processes on the machine of the command, or of the command's own and the finished
+    artifacts, whichever is more: work that other machines lost is not seen."""
 
 
 class FinalConfig(Section):
