@@ -125,7 +125,7 @@ def test_an_address_where_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> No
     )
 
 
-def no_ray(monkeypatch: pytest.MonkeyPatch, init: Callable[..., None]) -> None:
+def no_ray(monkeypatch: pytest.MonkeyPatch, init: Callable[..., object]) -> None:
     import ray
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
