@@ -20,7 +20,7 @@ BUILT_IN: dict[Group, tuple[str, ...]] = {
     "stitchers": ("tskd", "mbts"),
     "reward_models": ("ddr2", "mlp", "wgan", "simulator"),
     "selectors": ("return",),
-    "students": ("bc", "td3bc", "iql", "cql", "dt"),
+    "students": ("bc", "awr", "td3bc", "iql", "cql", "dt"),
     "formats": ("builtin",),
 }
 """Names of ours, which no extension can take."""

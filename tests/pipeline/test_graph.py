@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.tiny import tiny_config
-from tskd_ray.config.schema import Config
+from tskd_ray.config.schema import AWRConfig, Config
 from tskd_ray.errors import ConfigError
 from tskd_ray.pipeline import graph
 from tskd_ray.pipeline.graph import TEACHER, build_graph, needed
@@ -74,6 +74,23 @@ def test_settings_of_models_that_a_method_leaves_out_change_no_key(tmp_path: Pat
     assert changed(tmp_path, stitch={"reward_fit": fit, "action_fit": fit}) == set()
     own = {"action": "inverse", "reward": "ddr2", "method": "tskd"}
     assert changed(tmp_path, stitch=own) == set()
+
+
+def test_settings_of_weighted_cloning_belong_to_its_students_alone(tmp_path: Path) -> None:
+    awr = AWRConfig(scale=1.0)
+    assert changed(tmp_path, distill={"awr": awr}) == set()
+    rows = ("tskd", "filtered", "recorded")
+    students = {f"{what}-{row}" for what in ("students", "scores", "offline") for row in rows}
+    assert changed(tmp_path, distill={"method": "awr"}) == students
+    config = tiny_config(tmp_path)
+    digests = {
+        keys(config.model_copy(update={"distill": chosen}))["students-tskd"]
+        for settings in (AWRConfig(), awr)
+        for chosen in [
+            config.distill.model_copy(update={"method": "awr", "awr": settings}),
+        ]
+    }
+    assert len(digests) == 2
 
 
 def test_more_epochs_share_the_earlier_ones(tmp_path: Path) -> None:

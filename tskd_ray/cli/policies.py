@@ -114,7 +114,7 @@ def _require_mlp(folder: Path) -> None:
     if kind != KIND:
         raise DataError(
             f"Only students that are an MLP are exported. {folder} has a {kind}. Use "
-            "distill.method=bc, td3bc, iql or cql."
+            "distill.method=bc, awr, td3bc, iql or cql."
         )
 
 

@@ -89,7 +89,11 @@ class Batches:
 
     def __call__(self, step: int) -> Tensor:
         """(M, B, columns)."""
-        return gather(self._table, self._rows(step))
+        return gather(self._table, self.rows(step))
+
+    def rows(self, step: int) -> Tensor:
+        """Their numbers, counted through all datasets, (M, B)."""
+        return self._rows(step)
 
 
 class Cloning(Learner):
@@ -113,13 +117,17 @@ class Cloning(Learner):
             )
             for lesson in lessons
         ]
-        self._batches = Batches(tables, settings, seed, keys)
+        self.batches = Batches(tables, settings, seed, keys)
 
     def loss(self, step: int) -> Tensor:
         """Mean squared error of actions in [−1, 1]."""
-        rows = self._batches(step)
+        return self.squared_errors(step).mean((1, 2)).sum()
+
+    def squared_errors(self, step: int) -> Tensor:
+        """Of actions in [−1, 1], (M, B, A)."""
+        rows = self.batches(step)
         actions = students_forward(self.network, rows[..., : self._states])
-        return (actions - rows[..., self._states :]).square().mean((1, 2)).sum()
+        return (actions - rows[..., self._states :]).square()
 
     def weights(self) -> list[Tensor]:
         return list(self.network.parameters())

@@ -32,6 +32,7 @@ from tskd_ray.progress import Progress, silent
 from tskd_ray.seeding import seed_number
 from tskd_ray.training.cloning import Cloning, Learner, Lessons
 from tskd_ray.training.offline_rl import OfflineLearner
+from tskd_ray.training.weighted_cloning import WeightedCloning
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +131,8 @@ def distill(
 def _learner(method: str) -> Callable[..., Learner]:
     if method == "bc":
         return Cloning
+    if method == "awr":
+        return WeightedCloning
     if method == "dt":
         from tskd_ray.training.sequences import SequenceLearner
 

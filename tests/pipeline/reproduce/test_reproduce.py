@@ -183,6 +183,18 @@ def test_augmented_data_are_told_by_origin(storage: Path) -> None:
     assert cell.figures["generated"]["distance_median"] > 0
 
 
+def test_students_that_clone_train_as_long_as_plain_cloning_the_others_longer() -> None:
+    base = load_config("quickstart", ["distill.fit.steps=2000"])
+    configs = {
+        row.id: load_config("quickstart", ["distill.fit.steps=2000", *row.changes(base)])
+        for row in EXPERIMENTS["students"].rows
+    }
+    for method, expected in (("awr", 2000), ("iql", 10_000)):
+        for row in (method, f"{method}-tskd", f"{method}-joined"):
+            distill = configs[row].distill
+            assert (distill.method, distill.fit.steps) == (method, expected)
+
+
 def test_a_task_has_the_preset_that_was_found_for_it() -> None:
     assert fitting_preset("small", "walker2d-medium") == "small-walker2d"
     assert fitting_preset("small", "hopper-medium") == "small"

@@ -8,6 +8,7 @@ from tskd_ray.config.schema.augment import GenerateConfig, RadiusConfig, StitchC
 from tskd_ray.config.schema.run import ComputeConfig, Config, DataConfig
 from tskd_ray.config.schema.section import Count, Fraction, Name, Positive, Section
 from tskd_ray.config.schema.student import (
+    AWRConfig,
     CQLConfig,
     DistillConfig,
     EvaluateConfig,
@@ -27,6 +28,7 @@ from tskd_ray.config.schema.teacher import (
 
 __all__ = [
     "DIFFUSER_SETTINGS",
+    "AWRConfig",
     "CQLConfig",
     "ComputeConfig",
     "Config",

@@ -12,6 +12,7 @@ from tskd_ray.entry_points import choice
 
 METHODS = {
     "bc": "BC",
+    "awr": "AWR",
     "td3bc": "TD3+BC",
     "iql": "IQL",
     "cql": "CQL",
@@ -45,6 +46,25 @@ class SelectConfig(Section):
                 f"select.best must be above 0% and at most 100%. Got {best}. Choose a share."
             )
         return best
+
+
+class AWRConfig(Section):
+    """Advantage-weighted regression (Peng et al. 2019, Wang et al. 2018): unequal steps.
+
+    A step's squared error is multiplied by exp(scale · advantage / its standard deviation), at
+    most e⁴, over the mean of that.
+    """
+
+    discount: Fraction = 0.999
+    """γ of V and of a window's rewards; far-sighted, since a window is short."""
+    steps: Count = 31
+    """Of the window that tells a step's advantage: its rewards, and V of the state after it."""
+    scale: Annotated[float, Field(ge=0)] = 2.0
+    """One over the published temperature, in standard deviations; 0 is plain cloning."""
+    fit: FitConfig = FitConfig(
+        steps=1_500, batch_size=512, learning_rate=1e-3, schedule="cosine", ema_decay=0.0
+    )
+    """Of V, once for each dataset."""
 
 
 class CriticConfig(Section):
@@ -111,10 +131,12 @@ class DistillConfig(Section):
     """The student: a 2 x 256 MLP, but for `dt` and extensions."""
 
     method: Annotated[str, choice("students")] = "bc"
-    """Behaviour cloning; TD3+BC, IQL, CQL or a Decision Transformer by TorchRL, which are
-    extras (docs/students.md); or the name of an extension."""
+    """Behaviour cloning, of all steps alike or (`awr`) by their advantage; TD3+BC, IQL, CQL or
+    a Decision Transformer by TorchRL, which are extras (docs/students.md); or the name of an
+    extension."""
     settings: dict[str, Any] = Field(default_factory=dict[str, Any])
     """Of an extension."""
+    awr: AWRConfig = AWRConfig()
     td3bc: TD3BCConfig = TD3BCConfig()
     iql: IQLConfig = IQLConfig()
     cql: CQLConfig = CQLConfig()

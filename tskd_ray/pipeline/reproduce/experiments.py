@@ -154,6 +154,7 @@ _ABLATIONS = (
 )
 
 _METHODS = {
+    "awr": ("AWR",),
     "td3bc": ("TD3+BC",),
     "iql": ("IQL",),
     "cql": ("CQL",),
@@ -166,6 +167,7 @@ _METHODS = {
 """Titles, and the settings with which a method is published where ours would not do."""
 _LEARNER_STEPS = 10_000
 """At least, of students that do not clone: they need more of them, each ten times as long."""
+_CLONING = ("awr",)
 
 
 def _learner(method: str) -> tuple[Row, ...]:
@@ -174,7 +176,9 @@ def _learner(method: str) -> tuple[Row, ...]:
 
     def changes(*more: str) -> Changes:
         def of(base: Config) -> Sequence[str]:
-            steps = max(base.distill.fit.steps, _LEARNER_STEPS)
+            steps = base.distill.fit.steps
+            if method not in _CLONING:
+                steps = max(steps, _LEARNER_STEPS)
             return (f"distill.method={method}", f"distill.fit.steps={steps}", *own, *more)
 
         return of
@@ -282,7 +286,7 @@ EXPERIMENTS = {
             title="Students by offline RL, on recorded and on augmented data",
             kind="scores",
             rows=(BC, TSKD, *(row for method in _METHODS for row in _learner(method))),
-            about="offline RL in place of cloning; needs the extras `students` and `dt`",
+            about="offline RL in place of cloning; all but AWR need `students` and `dt`",
         ),
         Experiment(
             name="fidelity",
