@@ -228,20 +228,23 @@ def test_config_prints_what_run_would_use(
         (
             ["run", "nothere.yaml"],
             "tskd: The configuration must be a YAML file or a preset (paper, paper-kitchen, "
-            "quickstart, small, small-walker2d). Got 'nothere.yaml', which does not exist. "
+            "quickstart, small, small-hopper-medium, "
+            "small-walker2d). Got 'nothere.yaml', which does not exist. "
             "Check the path.\n",
         ),
         (
             ["run", "smal"],
             "tskd: The configuration must be a YAML file or a preset (paper, paper-kitchen, "
-            "quickstart, small, small-walker2d). Got 'smal', which does not exist. "
+            "quickstart, small, small-hopper-medium, "
+            "small-walker2d). Got 'smal', which does not exist. "
             "Did you mean small?\n",
         ),
         *(
             (
                 ["run", source],
                 "tskd: The configuration must be a YAML file or a preset (paper, "
-                f"paper-kitchen, quickstart, small, small-walker2d). Got {source!r}. To use a "
+                "paper-kitchen, quickstart, small, small-hopper-medium, "
+                f"small-walker2d). Got {source!r}. To use a "
                 f"dataset write data.source={source}.\n",
             )
             for source in ("hopper.hdf5", "mujoco/hopper/medium-v0", "builtin:hopper")

@@ -53,7 +53,10 @@ def test_each_shipped_file_loads_and_begins_with_its_command(path: Path) -> None
 
 
 def test_presets_are_known_by_name() -> None:
-    assert preset_names() == ["paper", "paper-kitchen", "quickstart", "small", "small-walker2d"]
+    assert preset_names() == [
+        *("paper", "paper-kitchen", "quickstart"),
+        *("small", "small-hopper-medium", "small-walker2d"),
+    ]
     assert load_config("paper") == load_config(PRESETS / "paper.yaml")
     assert load_config() == load_config("quickstart")
 
@@ -100,6 +103,15 @@ def test_a_preset_may_be_laid_over_another_one(tmp_path: Path) -> None:
     assert (mine.generate.replan_every, mine.stitch.epochs) == (1, 7)
 
 
+def test_data_of_one_policy_have_plans_conditioned_on_advantages() -> None:
+    small, medium = load_config("small"), load_config("small-hopper-medium")
+    assert (small.teacher.label, medium.teacher.label) == ("return", "advantage")
+    assert (small.generate.sampler.guidance, medium.generate.sampler.guidance) == (1.2, 2.0)
+    teacher = medium.teacher.model_copy(update={"label": "return"})
+    rest = {"teacher": teacher, "generate": small.generate, "name": small.name}
+    assert medium.model_copy(update=rest) == small
+
+
 def test_overrides_win_over_the_file_which_wins_over_the_preset(tmp_path: Path) -> None:
     text = "preset: small\nname: mine\nstitch: {epochs: 7, acceptance: 0.3}"
     config = load_text(tmp_path, text, "stitch.epochs=3", "stitch.radius.neighbours=9")
@@ -123,7 +135,7 @@ FITS = dict(fits(Config()))
 
 
 def test_all_optimisations_are_known() -> None:
-    assert len(FITS) == 9
+    assert len(FITS) == 11
 
 
 @pytest.mark.parametrize("path", FITS)
@@ -238,8 +250,8 @@ def test_an_override_is_told_from_a_file(argument: str, expected: bool) -> None:
         ),
         (
             "preset: smal",
-            "preset must be one of paper, paper-kitchen, quickstart, small, small-walker2d. "
-            "Got 'smal' in c.yaml:1. Did you mean small?",
+            "preset must be one of paper, paper-kitchen, quickstart, small, "
+            "small-hopper-medium, small-walker2d. Got 'smal' in c.yaml:1. Did you mean small?",
         ),
         (
             "seed: 1\nname: a\nseed: 2",

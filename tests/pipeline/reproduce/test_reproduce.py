@@ -197,7 +197,8 @@ def test_students_that_clone_train_as_long_as_plain_cloning_the_others_longer() 
 
 def test_a_task_has_the_preset_that_was_found_for_it() -> None:
     assert fitting_preset("small", "walker2d-medium") == "small-walker2d"
-    assert fitting_preset("small", "hopper-medium") == "small"
+    assert fitting_preset("small", "hopper-medium") == "small-hopper-medium"
+    assert fitting_preset("small", "hopper-medium-replay") == "small"
     assert fitting_preset("paper", "kitchen-mixed") == "paper-kitchen"
     assert fitting_preset("mine.yaml", "walker2d-medium") == "mine.yaml"
 
