@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.sweep.tiny_sweep import load_tiny
 from tskd_ray.console import Cell, Console
+from tskd_ray.errors import StorageError
 from tskd_ray.pipeline.artifacts import ArtifactStore
 from tskd_ray.pipeline.sweep.log import TrialLog
 from tskd_ray.pipeline.sweep.plan import plan_sweep
@@ -54,3 +55,21 @@ def test_the_board_has_the_best_trials_first_and_those_that_run(
         ["0", 10.0, 0.5, "75%", 2.0, 0.0],
         ["2 …", None, None, "90%", 2.0, None],
     ]
+
+
+def test_a_bill_that_cannot_be_kept_now_stops_no_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = load_tiny(tmp_path / "storage", tmp_path)
+    store = ArtifactStore(sweep.base.storage)
+    log = TrialLog(store.storage, "log")
+    tracker = Tracker(plan_sweep(sweep, store), store, log, "tag", Console(mode="quiet"))
+    try:
+        (tmp_path / "storage").mkdir(exist_ok=True)
+        (tmp_path / "storage" / "sweeps").write_text("a file where a folder should be")
+        monkeypatch.setattr("tskd_ray.pipeline.sweep.tracker._SAVE_SECONDS", -1.0)
+        tracker.tick(1, ["generate-1"])
+        with pytest.raises(StorageError):
+            tracker.keep_bill()
+    finally:
+        tracker.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from tskd_ray.distributed.metrics import RunMetrics
 from tskd_ray.distributed.outcome import Failure
 from tskd_ray.distributed.tune import Metrics
 from tskd_ray.distributed.usage import ProcessTree
+from tskd_ray.errors import StorageError
 from tskd_ray.pipeline.artifacts import ArtifactStore
 from tskd_ray.pipeline.graph import build_graph
 from tskd_ray.pipeline.sweep.log import Entry, TrialLog, flat
@@ -119,7 +121,8 @@ class Tracker:
             self._artifacts(self._made, most, running=float(len(running)))
         if time.monotonic() > self._saved + _SAVE_SECONDS:
             self._saved = time.monotonic()
-            self.keep_bill()
+            with suppress(StorageError):  # it is noted again in a moment
+                self.keep_bill()
 
     def spent(self) -> bool:
         if not self._spent:
