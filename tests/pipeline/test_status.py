@@ -107,8 +107,10 @@ def test_what_others_use_too_is_told(store: ArtifactStore, tmp_path: Path) -> No
     planned(store)
     plan(store, "other", node("data", DATA))
     record(store, "third", data=DATA)
-    root = store.storage.local or store.cache
-    trial(root, "small", 0, [DATA, DDR1])
+    trial(tmp_path / "here", "small", 0, [DATA, DDR1])
+    (entry,) = (tmp_path / "here").rglob("*.json")
+    path = entry.relative_to(tmp_path / "here").as_posix()
+    store.storage.write(path, entry.read_bytes())
     found = stages(store)
     assert found["data"].used_by == ("runs/other", "runs/third", "sweeps/small")
     assert found["ddr1"].used_by == ("sweeps/small",)
