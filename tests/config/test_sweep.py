@@ -122,7 +122,8 @@ def message(folder: Path, text: str, *overrides: str) -> str:
             "base: small",
             "base: smal",
             "base must be a preset (paper, paper-kitchen, quickstart, small, "
-            "small-hopper-medium, small-walker2d) or a file beside the sweep. Got 'smal' in s.yaml:2. Did you mean small?",
+            "small-hopper-medium, small-walker2d) or a file beside the sweep. "
+            "Got 'smal' in s.yaml:2. Did you mean small?",
         ),
         (
             "trials: 8",
