@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tskd_ray.config.schema import Config, FitConfig
+from tskd_ray.config.schema import Config
 from tskd_ray.data.arrays import load_arrays, save_arrays
 from tskd_ray.data.returns import steps_cost
 from tskd_ray.data.trajectories import Trajectories
@@ -27,10 +27,21 @@ from tskd_ray.pipeline.extension_stages import (
 )
 from tskd_ray.pipeline.hop_models import action_model, reward_model, true_rewards
 from tskd_ray.pipeline.reward_errors import measure_reward_errors
+from tskd_ray.pipeline.small_models import (
+    count_flops,
+    fit_cross_value,
+    fit_value,
+    train_action_vae,
+    train_dynamics,
+    train_inverse_dynamics,
+    train_reward_mlp,
+    train_reward_wgan,
+    train_termination,
+    train_transition,
+)
 from tskd_ray.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from tskd_ray.models.mlp import BatchedMLP
     from tskd_ray.stitching.hops import HopDecisions
 
 REPLAYED_EPISODES = 20
@@ -69,107 +80,6 @@ class Work:
         """A JSON part."""
         text = json.dumps(document, indent=1, sort_keys=True)
         (self.out / f"{name}.json").write_text(text + "\n")
-
-
-def _train_small(work: Work, model: Any, **options: Any) -> None:
-    fitted = model.fit(
-        work.joined(),
-        seed=work.config.seed,
-        resume=work.scratch,
-        progress=work.progress,
-        **options,
-    )
-    curve = fitted.metrics_.pop("curve", [])
-    fitted.save(work.out)
-    work.write_json("curve", curve)
-    work.write_json("metrics", fitted.metrics_)
-    if fitted.network is not None:
-        members = options.get("members", fitted.network.n_members)
-        _count_flops(work, fitted.network, options["settings"], members)
-
-
-def _count_flops(work: Work, network: BatchedMLP, fit: FitConfig, members: int) -> None:
-    """Tell the operations of a training step; evaluations beside it are not counted."""
-    from tskd_ray.models.flops import training_flops
-
-    one = training_flops(network.members([0]), (1, fit.batch_size, network.widths[0]))
-    work.told["flops_per_item"] = members * one
-
-
-def train_inverse_dynamics(work: Work) -> None:
-    """Inverse dynamics (eq. 7)."""
-    from tskd_ray.models.inverse_dynamics import InverseDynamics
-
-    _train_small(work, InverseDynamics, settings=work.config.teacher.inverse_dynamics)
-
-
-def fit_cross_value(work: Work) -> None:
-    """V of the recorded behaviour, whose advantages DDR-I is conditioned on (D25)."""
-    from tskd_ray.models.cross_fit_value import CrossFitValue
-
-    settings = work.config.teacher.advantage
-    _train_small(work, CrossFitValue, settings=settings.fit, discount=settings.discount)
-
-
-def train_transition(work: Work) -> None:
-    """Action-conditioned dynamics of offline rollouts (D8)."""
-    from tskd_ray.models.transition import Transition
-
-    _train_small(work, Transition, settings=work.config.teacher.transition)
-
-
-def train_termination(work: Work) -> None:
-    """Termination classifier (D10)."""
-    from tskd_ray.models.termination import Termination
-
-    _train_small(work, Termination, settings=work.config.teacher.transition)
-
-
-def train_dynamics(work: Work) -> None:
-    """State-only Gaussian ensemble of the stitching criterion (eq. 8)."""
-    from tskd_ray.models.forward_dynamics import ForwardDynamics
-
-    stitch = work.config.stitch
-    _train_small(
-        work,
-        ForwardDynamics,
-        settings=stitch.dynamics,
-        members=stitch.members,
-        best=stitch.best_members,
-    )
-
-
-def train_action_vae(work: Work) -> None:
-    """Actions of MBTS's hops."""
-    from tskd_ray.models.action_vae import ActionVAE
-
-    _train_small(work, ActionVAE, settings=work.config.stitch.action_fit)
-
-
-def train_reward_mlp(work: Work) -> None:
-    """Rewards of (s, a, s') by regression."""
-    from tskd_ray.models.reward_mlp import RewardMLP
-
-    _train_small(work, RewardMLP, settings=work.config.stitch.reward_fit)
-
-
-def train_reward_wgan(work: Work) -> None:
-    """Rewards of (s, a, s') drawn from a Wasserstein GAN: MBTS's."""
-    from tskd_ray.models.reward_wgan import RewardWGAN
-
-    _train_small(work, RewardWGAN, settings=work.config.stitch.reward_fit)
-
-
-def fit_value(work: Work) -> None:
-    """V on D' (eq. 10), anew in each epoch."""
-    from tskd_ray.models.value import TwinValue
-
-    _train_small(
-        work,
-        TwinValue,
-        settings=work.config.stitch.value,
-        discount=work.config.teacher.discount,
-    )
 
 
 def stitch(work: Work) -> None:
@@ -280,7 +190,7 @@ def train_students(work: Work) -> None:
     seeds = work.config.distill.seeds
     first = students.final[0]
     if work.config.distill.method == "bc" and isinstance(first, Policy):
-        _count_flops(work, first.network, work.config.distill.fit, seeds)
+        count_flops(work, first.network, work.config.distill.fit, seeds)
     for step, policies in zip(students.steps, students.policies, strict=True):
         for number, policy in enumerate(policies):
             policy.save(work.out / f"step-{step}" / f"seed-{number}")
