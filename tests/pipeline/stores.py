@@ -129,7 +129,7 @@ def beat(store: ArtifactStore, name: str, *, ago: float = 0.0, **fields: Any) ->
 
 
 def trial(
-    root: Path,
+    store: ArtifactStore,
     sweep: str,
     number: int,
     keys: Sequence[ArtifactKey] | None,
@@ -141,16 +141,16 @@ def trial(
         "number": number, "settings": {"stitch.epochs": number}, "state": "done",
         "keys": {str(n): made.digest for n, made in enumerate(keys or ())}, **row,
     }  # fmt: skip
-    folder = root / "sweeps" / sweep / "trials"
-    folder.mkdir(parents=True, exist_ok=True)
     entry = {
         "number": number,
         "point": {},
         "identity": "",
         "digests": list(digests),
         "row": None if keys is None else about,
+        "failure": "",
     }
-    (folder / f"{number:016x}.json").write_text(json.dumps({**entry, "failure": ""}))
+    path = f"sweeps/{sweep}/trials/{number:016x}.json"
+    store.storage.write(path, json.dumps(entry).encode())
 
 
 def outline(

@@ -415,7 +415,7 @@ def test_what_anybody_names_stays(local: ArtifactStore, tmp_path: Path, by: str)
     elif by == "final run":
         plan(local, "small", node("ddr1", key()))
     else:
-        trial(root, "small", 0, [key()] if by == "trial" else None)
+        trial(local, "small", 0, [key()] if by == "trial" else None)
         if by == "made from":
             make(local, key("transition", ddr1=key().digest))
             between = key("transition", ddr1=key().digest).digest
@@ -462,12 +462,10 @@ def test_where_it_is_unclear_who_uses_what_nothing_unused_goes(
     assert gc(local, unused=True) == [f"leftover {left}"]
 
 
-def test_while_a_sweep_may_be_running_nothing_unused_goes(
-    local: ArtifactStore, tmp_path: Path
-) -> None:
+def test_while_a_sweep_may_be_running_nothing_unused_goes(local: ArtifactStore) -> None:
     make(local, key())
     age(local, 25)
-    trial(tmp_path / "root", "small", 0, None)
+    trial(local, "small", 0, None)
     assert gc(local, unused=True) == []
     age(local, 25, "sweeps")  # it was killed
     assert gc(local, unused=True) == [f"artifact {key().folder}"]
@@ -480,7 +478,7 @@ def test_what_a_sweep_planned_stays_and_the_rest_goes_while_it_runs(
         make(local, key(seed=seed))
     age(local, 25)
     stores.outline(tmp_path / "root", "small", [key()])
-    trial(tmp_path / "root", "small", 0, None, digests=[key(seed=1).digest])
+    trial(local, "small", 0, None, digests=[key(seed=1).digest])
     assert gc(local, unused=True) == [f"artifact {key(seed=2).folder}"]
 
 

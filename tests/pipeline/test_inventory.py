@@ -48,7 +48,7 @@ def test_runs_and_sweeps_have_state_and_size(store: ArtifactStore) -> None:
     plan(store, "working", node("a", key()), node("b", key(seed=1)))
     beat(store, "working")
     store.storage.write("runs/broken/plan.json", b"{")
-    trial(store.storage.local or store.cache, "small", 0, [key()], score=1.0)
+    trial(store, "small", 0, [key()], score=1.0)
     found = look(store)
     assert [(run.name, run.state, run.done, run.of) for run in found.runs] == [
         ("broken", "damaged", 0, 0), ("whole", "complete", 1, 1), ("working", "running", 1, 2)

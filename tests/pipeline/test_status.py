@@ -103,14 +103,11 @@ def test_what_was_not_asked_for_is_told_apart(store: ArtifactStore) -> None:
     assert run_status(store, "mine").state == "partial"
 
 
-def test_what_others_use_too_is_told(store: ArtifactStore, tmp_path: Path) -> None:
+def test_what_others_use_too_is_told(store: ArtifactStore) -> None:
     planned(store)
     plan(store, "other", node("data", DATA))
     record(store, "third", data=DATA)
-    trial(tmp_path / "here", "small", 0, [DATA, DDR1])
-    (entry,) = (tmp_path / "here").rglob("*.json")
-    path = entry.relative_to(tmp_path / "here").as_posix()
-    store.storage.write(path, entry.read_bytes())
+    trial(store, "small", 0, [DATA, DDR1])
     found = stages(store)
     assert found["data"].used_by == ("runs/other", "runs/third", "sweeps/small")
     assert found["ddr1"].used_by == ("sweeps/small",)
@@ -327,11 +324,11 @@ def test_plan_and_heartbeat_change_no_byte_of_the_results(
 
 def test_a_sweep_tells_its_trials_and_the_best(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path)
-    trial(tmp_path, "small", 0, [DATA], score=50.0, full_cpu_seconds=9.0)
-    trial(tmp_path, "small", 1, [DATA], score=70.0)
-    trial(tmp_path, "small", 2, [], state="failed")
-    trial(tmp_path, "small", 3, [DATA], state="stopped", score=99.0)
-    trial(tmp_path, "small", 4, None)
+    trial(store, "small", 0, [DATA], score=50.0, full_cpu_seconds=9.0)
+    trial(store, "small", 1, [DATA], score=70.0)
+    trial(store, "small", 2, [], state="failed")
+    trial(store, "small", 3, [DATA], state="stopped", score=99.0)
+    trial(store, "small", 4, None)
     spent = {"cpu_seconds": 12.5, "wall_seconds": 20.0}
     (tmp_path / "sweeps" / "small" / "spent.json").write_text(json.dumps(spent))
     found = sweep_status(store, "small")
@@ -347,8 +344,9 @@ def test_a_sweep_tells_its_trials_and_the_best(tmp_path: Path) -> None:
 
 
 def test_a_sweep_that_ended_is_ranked_by_its_objective(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
     for number, cost in enumerate((9.0, 3.0)):
-        trial(tmp_path, "small", number, [DATA], score=1.0, full_cpu_seconds=cost)
+        trial(store, "small", number, [DATA], score=1.0, full_cpu_seconds=cost)
     rows = tuple(
         TrialRow(number=n, settings={}, state="done", score=1.0, full_cpu_seconds=cost)
         for n, cost in enumerate((9.0, 3.0))
@@ -359,7 +357,7 @@ def test_a_sweep_that_ended_is_ranked_by_its_objective(tmp_path: Path) -> None:
         ),
         tmp_path / "sweeps" / "small",
     )
-    found = sweep_status(ArtifactStore(tmp_path), "small")
+    found = sweep_status(store, "small")
     assert (found.state, found.of, found.best, found.value) == ("complete", 2, 1, 3.0)
 
 
