@@ -35,7 +35,7 @@ def root(tmp_path: Path) -> Path:
     age(store, 48)
     running = {"ddr1": Work(started=datetime.now(UTC), first=0, done=1500, total=4000)}
     beat(store, "mine", running=running)
-    trial(tmp_path / "tskd_storage", "small", 0, [key("data")], score=71.25)
+    trial(store, "small", 0, [key("data")], score=71.25)
     assert store.storage.tree(left)
     return tmp_path / "tskd_storage"
 
@@ -161,7 +161,7 @@ def test_status_of_a_sweep(root: Path, capsys: pytest.CaptureFixture[str]) -> No
 def test_a_sweep_and_its_final_run_share_a_name(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trial(root, "mine", 0, [key("data")], score=3.5)
+    trial(ArtifactStore(root), "mine", 0, [key("data")], score=3.5)
     out = call(capsys, "status", "mine", "--storage", root)
     assert "best score so far 3.5" in out
     assert "ddr1 running" in out
