@@ -20,7 +20,7 @@ from tskd_ray.models.fit import fit
 from tskd_ray.models.mlp import BatchedMLP, predict
 from tskd_ray.models.saved import SavedModel
 from tskd_ray.models.standardizer import Standardizer
-from tskd_ray.models.value import monte_carlo_returns
+from tskd_ray.models.value import correlation, monte_carlo_returns
 from tskd_ray.progress import Progress, silent
 from tskd_ray.seeding import numpy_rng
 from tskd_ray.types import Float64Array, IntArray
@@ -92,7 +92,7 @@ class CrossFitValue(SavedModel):
         curve = fit(network, loss, settings, resume=resume, progress=progress)
         model = cls(network, state, output, folds)
         values = model.of_recorded(trajectories)[trajectories.step_state]
-        model.metrics_.update(curve=curve, correlation=_correlation(values, returns))
+        model.metrics_.update(curve=curve, correlation=correlation(values, returns))
         return model
 
     def of_recorded(self, trajectories: Trajectories) -> Float64Array:
@@ -101,8 +101,3 @@ class CrossFitValue(SavedModel):
         values = self.output.unnormalize(outputs)[..., 0]
         states = np.repeat(self.folds, trajectories.lengths + 1)
         return values[states, np.arange(len(states))]
-
-
-def _correlation(a: Float64Array, b: Float64Array) -> float:
-    spread = float(a.std() * b.std())
-    return float(((a - a.mean()) * (b - b.mean())).mean()) / spread if spread > 0 else 0.0

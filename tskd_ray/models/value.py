@@ -111,13 +111,11 @@ class TwinValue(SavedModel):
         rows = np.flatnonzero(whole) if whole.any() else np.arange(trajectories.n_steps)
         value = self.predict(trajectories.observations[trajectories.step_state[rows]])
         returns = monte_carlo[rows]
-        spread = float(value.std() * returns.std())
-        covariance = float(((value - value.mean()) * (returns - returns.mean())).mean())
         return {
             "mean_value": float(value.mean()),
             "mean_monte_carlo": float(returns.mean()),
             "rmse_monte_carlo": float(np.sqrt(np.square(value - returns).mean())),
-            "correlation": covariance / spread if spread > 0 else 0.0,
+            "correlation": correlation(value, returns),
         }
 
 
@@ -133,6 +131,12 @@ def monte_carlo_returns(trajectories: Trajectories, discount: float) -> Float64A
     left = trajectories.offsets[1:][trajectories.step_episode] - np.arange(trajectories.n_steps)
     beyond = discount**left / (1.0 - discount) if endless else np.zeros(len(left))
     return returns + beyond * tail[trajectories.step_episode]
+
+
+def correlation(a: Float64Array, b: Float64Array) -> float:
+    """Pearson's, of two arrays (N,); 0 where one of them is constant."""
+    spread = float(a.std() * b.std())
+    return float(((a - a.mean()) * (b - b.mean())).mean()) / spread if spread > 0 else 0.0
 
 
 class _Training(nn.Module):
