@@ -22,7 +22,7 @@ from tskd_ray.models.cross_fit_value import CrossFitValue
 from tskd_ray.models.standardizer import Standardizer
 from tskd_ray.training.cloning import Lessons
 from tskd_ray.training.distill import Students, distill
-from tskd_ray.training.weighted_cloning import WeightedCloning, advantage_weights
+from tskd_ray.training.weighted_cloning import WeightedCloning, advantage_weights, best_steps
 
 STATES = np.random.default_rng(0).normal(scale=0.3, size=(50, 2))
 VALUE = FitConfig(steps=6, batch_size=16, learning_rate=3e-3, schedule="cosine", ema_decay=0.0)
@@ -48,7 +48,7 @@ def same_bytes(students: Students, others: Students) -> bool:
     )
 
 
-def plain_weights(data: Trajectories, chosen: AWRConfig, seed: int) -> list[float]:
+def plain_advantages(data: Trajectories, chosen: AWRConfig, seed: int) -> list[float]:
     """By the definition, one step after the other."""
     model = CrossFitValue.fit(data, chosen.fit, seed, discount=chosen.discount)
     values, advantages = model.of_recorded(data), list[float]()
@@ -61,25 +61,38 @@ def plain_weights(data: Trajectories, chosen: AWRConfig, seed: int) -> list[floa
             if end < len(rewards) or not data.terminated[number]:
                 gained += chosen.discount ** (end - t) * float(values[begin + end])
             advantages.append(gained - float(values[begin + t]))
+    return advantages
+
+
+def plain_weights(data: Trajectories, chosen: AWRConfig, seed: int) -> list[float]:
+    """Of the steps that are cloned; 0 for all others."""
+    everyone = plain_advantages(data, chosen, seed)
+    kept = round(chosen.share * len(everyone))
+    least = sorted(everyone)[-kept]
+    advantages = [a for a in everyone if a >= least]
     mean = sum(advantages) / len(advantages)
     std = math.sqrt(sum((a - mean) ** 2 for a in advantages) / len(advantages))
     raw = [math.exp(min(chosen.scale * a / std, 4.0)) for a in advantages]
-    return [len(raw) * one / sum(raw) for one in raw]
+    weights = iter([kept * one / sum(raw) for one in raw])
+    return [next(weights) if a >= least else 0.0 for a in everyone]
 
 
-def test_the_loss_is_the_weighted_mean_squared_error() -> None:
-    chosen = settings(awr={"scale": 4.0})
+@pytest.mark.parametrize("share", [1.0, 0.3])
+def test_the_loss_is_the_weighted_mean_squared_error(share: float) -> None:
+    chosen = settings(awr={"scale": 4.0, "share": share})
     datasets = {"a": toy_trajectories(6, limit=12), "b": toy_trajectories(9, seed=1)}
     keys = [("student", name, number) for name in datasets for number in (0, 1)]
     learner = WeightedCloning([lessons(one) for one in datasets.values()], chosen, 5, keys)
     weights = {name: plain_weights(data, chosen.awr, 5) for name, data in datasets.items()}
     assert weights["b"].count(max(weights["b"])) > 1, "some steps are at the bound"
-    assert max(weights["b"]) > 100 * min(weights["b"])
+    assert share < 1 or max(weights["b"]) > 100 * min(weights["b"])
     for step in (0, 7):
         expected = 0.0
         for member, key in enumerate(keys):
             data, counts = datasets[key[1]], weights[key[1]]
-            rows = BatchSampler.shared(data.n_steps, 16, seed=5, keys=[key])(step)[0].tolist()
+            taught = [row for row, count in enumerate(counts) if count > 0]
+            sampler = BatchSampler.shared(len(taught), 16, seed=5, keys=[key])
+            rows = [taught[number] for number in sampler(step)[0].tolist()]
             policy = learner.policy(learner.weights(), member, {})
             actions = policy.act(data.observations[data.step_state[rows]])
             for row, action in zip(rows, actions, strict=True):  # which are within ±2
@@ -149,6 +162,17 @@ def test_of_good_and_bad_actions_at_one_state_it_imitates_the_good() -> None:
     }
     assert done["bc"] == pytest.approx(pushes[:, 0].mean(), abs=0.1)
     assert done["awr"] == pytest.approx(1.0, abs=0.15)
+
+
+def test_the_best_share_of_the_steps_is_kept_in_order_and_one_at_least() -> None:
+    advantages = np.array([0.0, 3.0, -1.0, 3.0, 2.0, 3.0])
+    for share, expected in (
+        (1.0, [0, 1, 2, 3, 4, 5]),
+        (0.67, [1, 3, 4, 5]),
+        (0.33, [1, 3]),  # of equal ones the earlier
+        (0.01, [1]),
+    ):
+        assert best_steps(advantages, share).tolist() == expected
 
 
 def test_weights_have_mean_1_however_far_off_the_values_are() -> None:

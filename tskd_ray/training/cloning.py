@@ -20,7 +20,7 @@ from tskd_ray.models.batches import BatchSampler, gather
 from tskd_ray.models.mlp import BatchedMLP, MemberKey
 from tskd_ray.models.policy import Policy, students_forward
 from tskd_ray.models.standardizer import Standardizer
-from tskd_ray.types import Float32Array
+from tskd_ray.types import Float32Array, IntArray
 
 if TYPE_CHECKING:
     from tskd_ray.models.sequence_policy import SequencePolicy
@@ -105,7 +105,9 @@ class Cloning(Learner):
         settings: DistillConfig,
         seed: int,
         keys: Sequence[MemberKey],
+        taught: Sequence[IntArray] | None = None,
     ) -> None:
+        """Clone the steps `taught` of each dataset; default: all."""
         super().__init__()
         self._lessons = lessons
         self._seeds = settings.seeds
@@ -117,6 +119,8 @@ class Cloning(Learner):
             )
             for lesson in lessons
         ]
+        if taught is not None:
+            tables = [table[steps] for table, steps in zip(tables, taught, strict=True)]
         self.batches = Batches(tables, settings, seed, keys)
 
     def loss(self, step: int) -> Tensor:

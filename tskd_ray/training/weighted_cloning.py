@@ -1,7 +1,8 @@
 """Advantage-weighted regression: cloning that counts a step for what it brought.
 
-The weights are those of AWR (Peng et al. 2019) and MARWIL (Wang et al. 2018); the advantages
-are of windows, over a V that never saw the step's own episode (D25).
+The weights are those of AWR (Peng et al. 2019) and MARWIL (Wang et al. 2018), the choice of the
+best steps is BAIL's (Chen et al. 2020); the advantages are of windows, over a V that never saw
+the step's own episode (D25).
 
 M students · B batch · N steps · A action dim
 """
@@ -21,7 +22,7 @@ from tskd_ray.models.batches import gather
 from tskd_ray.models.cross_fit_value import CrossFitValue
 from tskd_ray.models.mlp import MemberKey
 from tskd_ray.training.cloning import Cloning, Lessons
-from tskd_ray.types import Float32Array, FloatArray
+from tskd_ray.types import Float32Array, Float64Array, FloatArray, IntArray
 
 LARGEST_EXPONENT = 4.0
 """No step counts for more than e⁴ = 55 of those with no advantage."""
@@ -40,8 +41,14 @@ class WeightedCloning(Cloning):
         seed: int,
         keys: Sequence[MemberKey],
     ) -> None:
-        super().__init__(lessons, settings, seed, keys)
-        weights = [step_weights(one.trajectories, settings.awr, seed) for one in lessons]
+        awr = settings.awr
+        advantages = [step_advantages(one.trajectories, awr, seed) for one in lessons]
+        taught = [best_steps(one, awr.share) for one in advantages]
+        super().__init__(lessons, settings, seed, keys, taught)
+        weights = [
+            advantage_weights(one[steps], awr.scale)
+            for one, steps in zip(advantages, taught, strict=True)
+        ]
         self._weights = torch.from_numpy(np.concatenate(weights)[:, None])
 
     def loss(self, step: int) -> Tensor:
@@ -50,14 +57,21 @@ class WeightedCloning(Cloning):
         return (weights * self.squared_errors(step)).mean((1, 2)).sum()
 
 
-def step_weights(trajectories: Trajectories, settings: AWRConfig, seed: int) -> Float32Array:
-    """How much each step counts, (N,), of mean 1."""
+def step_advantages(trajectories: Trajectories, settings: AWRConfig, seed: int) -> Float64Array:
+    """Of the window that each step begins, (N,), in units of the reward."""
     discount = settings.discount
     value = CrossFitValue.fit(trajectories, settings.fit, seed, discount=discount)
     states = value.of_recorded(trajectories)
-    return advantage_weights(
-        window_advantages(trajectories, states, discount, settings.steps), settings.scale
-    )
+    return window_advantages(trajectories, states, discount, settings.steps)
+
+
+def best_steps(advantages: FloatArray, share: float) -> IntArray:
+    """Numbers of the share of steps, one at least, whose advantages (N,) are highest, in order.
+
+    Of equal advantages the earlier step counts as the better.
+    """
+    kept = max(1, round(share * len(advantages)))
+    return np.sort(np.argsort(-advantages, kind="stable")[:kept])
 
 
 def advantage_weights(advantages: FloatArray, scale: float) -> Float32Array:

@@ -52,7 +52,7 @@ class AWRConfig(Section):
     """Advantage-weighted regression (Peng et al. 2019, Wang et al. 2018): unequal steps.
 
     A step's squared error is multiplied by exp(scale · advantage / its standard deviation), at
-    most e⁴, over the mean of that.
+    most e⁴, over the mean of that. Steps can be left out, as by BAIL (Chen et al. 2020).
     """
 
     discount: Fraction = 0.999
@@ -61,6 +61,8 @@ class AWRConfig(Section):
     """Of the window that tells a step's advantage: its rewards, and V of the state after it."""
     scale: Annotated[float, Field(ge=0)] = 2.0
     """One over the published temperature, in standard deviations; 0 is plain cloning."""
+    share: Fraction = 1.0
+    """Of the steps, those with the highest advantages; only they are cloned."""
     fit: FitConfig = FitConfig(
         steps=1_500, batch_size=512, learning_rate=1e-3, schedule="cosine", ema_decay=0.0
     )

@@ -154,25 +154,33 @@ _ABLATIONS = (
 )
 
 _METHODS = {
-    "awr": ("AWR",),
-    "td3bc": ("TD3+BC",),
-    "iql": ("IQL",),
-    "cql": ("CQL",),
+    "awr": ("AWR", "awr"),
+    "best-steps": (
+        "BC, best 10 % of steps",
+        "awr",
+        "distill.awr.share=0.1",
+        "distill.awr.scale=0.0",
+    ),
+    "td3bc": ("TD3+BC", "td3bc"),
+    "iql": ("IQL", "iql"),
+    "cql": ("CQL", "cql"),
     "dt": (
         "Decision Transformer",
+        "dt",
         "distill.fit.batch_size=64",
         "distill.fit.learning_rate=0.0001",
     ),
 }
-"""Titles, and the settings with which a method is published where ours would not do."""
+"""By row: title, method, and the settings that make the row or that the method is published
+with where ours would not do."""
 _LEARNER_STEPS = 10_000
 """At least, of students that do not clone: they need more of them, each ten times as long."""
 _CLONING = ("awr",)
 
 
-def _learner(method: str) -> tuple[Row, ...]:
+def _learner(row: str) -> tuple[Row, ...]:
     """A method on what was recorded, on what TSKD selects, and on all that it made."""
-    title, *own = _METHODS[method]
+    title, method, *own = _METHODS[row]
 
     def changes(*more: str) -> Changes:
         def of(base: Config) -> Sequence[str]:
@@ -185,14 +193,14 @@ def _learner(method: str) -> tuple[Row, ...]:
 
     return (
         Row(
-            id=method,
+            id=row,
             title=f"{title}, all recorded",
             target="scores-recorded",
             changes=changes(),
         ),
-        Row(id=f"{method}-tskd", title=f"{title} on TSKD's selection", changes=changes()),
+        Row(id=f"{row}-tskd", title=f"{title} on TSKD's selection", changes=changes()),
         Row(
-            id=f"{method}-joined",
+            id=f"{row}-joined",
             title=f"{title} on recorded, generated and stitched",
             changes=changes("select.slack=100%"),
         ),
@@ -285,8 +293,8 @@ EXPERIMENTS = {
             name="students",
             title="Students by offline RL, on recorded and on augmented data",
             kind="scores",
-            rows=(BC, TSKD, *(row for method in _METHODS for row in _learner(method))),
-            about="offline RL in place of cloning; all but AWR need `students` and `dt`",
+            rows=(BC, TSKD, *(row for one in _METHODS for row in _learner(one))),
+            about="offline RL in place of cloning; TD3+BC to DT need `students` and `dt`",
         ),
         Experiment(
             name="fidelity",
