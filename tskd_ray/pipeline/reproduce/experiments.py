@@ -156,7 +156,7 @@ _ABLATIONS = (
 _METHODS = {
     "awr": ("AWR", "awr"),
     "best-steps": (
-        "BC, best 10 % of steps",
+        "BC, best 10 % of steps by advantage",
         "awr",
         "distill.awr.share=0.1",
         "distill.awr.scale=0.0",
@@ -215,8 +215,8 @@ EXPERIMENTS = {
             title="Table 1: final students, and the teacher as a planner",
             kind="scores",
             rows=(
-                BC, _best(5), _best(10), _best(25), SELECTED, MBTS, STITCHING, DDR_BC, TSKD,
-                PLANNER, DD_PLANNER,
+                BC, _best(5), _best(10), _best(25), SELECTED, _learner("best-steps")[0], MBTS,
+                STITCHING, DDR_BC, TSKD, PLANNER, DD_PLANNER,
             ),
             about="every way to a policy on every task",
         ),
