@@ -55,9 +55,9 @@ def reproduce(
     EXPERIMENT is table1 (all ways to a policy, on every task), table2 (planning time), table3
     (parameters), figure3 and figure6 (what generation and stitching contribute), figure4
     (number of generated trajectories), figure5 (reward errors), ablations (one setting changed
-    at a time), students (TD3+BC, IQL, CQL and DT on recorded and on augmented data,
-    docs/students.md), fidelity (augmented data against the simulator), or all. KEY=VALUE is any
-    setting of a run, as distill.seeds=3 or storage=FOLDER.
+    at a time), students (AWR, cloning the best steps alone, TD3+BC, IQL, CQL and DT on recorded
+    and on augmented data, docs/students.md), fidelity (augmented data against the simulator),
+    or all. KEY=VALUE is any setting of a run, as distill.seeds=3 or storage=FOLDER.
 
     Rows share what they have in common, with each other and with other commands; first seeds
     come first. After a kill or at the end of the budget, the same command goes on. Results lie
