@@ -35,6 +35,29 @@ def world(episodes: int = 12, length: int = 20, *, terminated: bool = True) -> T
     return Trajectories.from_episodes(out, environment=spec)
 
 
+def drifting() -> Trajectories:
+    """States that move on, so that ahead and back are told apart."""
+    rng = np.random.default_rng(1)
+    episodes = []
+    for number in range(40):
+        n = 9 + number % 4
+        along = np.arange(n + 1)[:, None] * [1.0, -2.0] + rng.normal(scale=0.2, size=(n + 1, 2))
+        episodes.append(
+            {
+                "observations": (along + rng.normal(size=2)).astype(np.float32),
+                "actions": np.zeros((n, 1), np.float32),
+                "rewards": rng.normal(size=n),
+                "terminated": number % 2 == 0,
+            }
+        )
+    return Trajectories.from_episodes(episodes)
+
+
+def observations_of(data: Trajectories) -> list[np.ndarray]:
+    """The states of each episode."""
+    return [data.episode(number)["observations"] for number in range(data.n_episodes)]
+
+
 def teacher_config(
     parameterization: str = "residual", *, context: int = 1, steps: int = 30, **extra: object
 ) -> TeacherConfig:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from diffusion.small_teacher import world
+from diffusion.small_teacher import drifting, observations_of, world
 from tskd_ray.data.windows import Windows
 from tskd_ray.diffusion.codec import AbsoluteCodec, Codec, ResidualCodec
 
@@ -48,6 +48,21 @@ def test_residual_rows_are_whitened_per_offset_and_zero_at_the_anchor() -> None:
         valid = rows[batch.state_mask[:, offset], offset]
         np.testing.assert_allclose(valid.std(axis=0), 1.0, atol=0.1)
         np.testing.assert_allclose(valid.mean(axis=0), 0.0, atol=0.1)
+
+
+def test_residual_history_is_whitened_too() -> None:
+    data = drifting()  # where ahead and back are told apart
+    codec = ResidualCodec(HORIZON, CONTEXT, 2).fit(data, np.random.default_rng(0))
+    windows = [s[t : t + 3] for s in observations_of(data) for t in range(len(s) - 2)]
+    rows = codec.encode_states(np.stack(windows), np.full(len(windows), 2))
+    np.testing.assert_allclose(rows[:, :2].mean(axis=0), 0.0, atol=0.1)
+    np.testing.assert_allclose(rows[:, :2].std(axis=0), 1.0, atol=0.1)
+
+
+def test_what_is_acted_on_first_weighs_most() -> None:
+    weights = ResidualCodec(HORIZON, CONTEXT, 2).row_weights(9, np.array([0, 2]))
+    np.testing.assert_allclose(weights[0, [0, 4, 8]], [5, 1 + 4 / np.e, 1 + 4 / np.e**2])
+    np.testing.assert_allclose(weights[1, [0, 1, 2, 6]], [5, 5, 5, 1 + 4 / np.e], rtol=1e-6)
 
 
 @pytest.mark.parametrize("codec", codecs(), ids=["cdf", "minmax", "residual"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -12,8 +12,11 @@ from torch import Tensor, nn
 
 from diffusion.small_teacher import UNET
 from tskd_ray.config.schema import SamplerConfig
-from tskd_ray.diffusion.conditional import ConditionalDiffusion, Example
+from tskd_ray.diffusion import conditional
+from tskd_ray.diffusion.conditional import ConditionalDiffusion, Example, Guess
+from tskd_ray.diffusion.schedule import sampling_steps
 from tskd_ray.models.ranks import Ranks
+from tskd_ray.models.temporal_unet import TemporalUNet
 
 B, H, C, K = 5, 4, 3, 2
 
@@ -139,6 +142,87 @@ def test_each_window_has_a_stream_of_its_own() -> None:
         sampler=sampler,
     )
     assert np.array_equal(alone[0], together[2])
+
+
+def test_a_guess_is_made_as_noisy_as_the_sampler_is_so_many_steps_before_its_end() -> None:
+    diffusion, spy = model("noise", torch.zeros(2, H, C))
+    guess = np.random.default_rng(5).normal(size=(2, H, C)).astype(np.float32)
+    nothing = np.zeros((2, H, C), np.float32)
+    diffusion.sample(
+        known=nothing,
+        clamped=nothing.astype(bool),
+        context=np.zeros((2, K), np.float32),
+        condition=np.ones(2, np.float32),
+        rngs=[np.random.default_rng(row) for row in range(2)],
+        sampler=SamplerConfig(name="ddim", steps=7, guidance=1.0, temperature=0.25),
+        guess=Guess(rows=guess, steps=3),
+    )
+    left = sampling_steps(20, 7)[-3:]
+    assert [int(step[0]) for _, step, *_ in spy.seen] == left
+    a = float(diffusion.alpha_bar[left[0]])
+    for row in range(2):
+        noise = np.random.default_rng(row).standard_normal((H, C), dtype=np.float32)
+        expected = math.sqrt(a) * guess[row] + math.sqrt(1 - a) * 0.5 * noise
+        np.testing.assert_allclose(spy.seen[0][0][row, :, :C].numpy(), expected, atol=1e-6)
+
+
+class Rows:
+    """In the place of `CompiledUNet`: torch, one row at a time."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+    def embedding(self, i: int, y: float, kept: bool) -> tuple[Tensor, Tensor, Tensor]:
+        return torch.tensor([i]), torch.tensor([y]), torch.tensor([float(kept)])
+
+    def __call__(self, x: np.ndarray, context: np.ndarray, told: Any, rows: Any) -> np.ndarray:
+        def one(number: int, tells: int) -> Tensor:
+            beside = np.repeat(context[number][None], H, axis=0)
+            row = torch.from_numpy(np.concatenate([x[number], beside], axis=1))
+            return self.network(row[None], *told[tells])[0]
+
+        return torch.stack(
+            [one(n % len(x), which).detach() for n, which in enumerate(rows)]
+        ).numpy()
+
+
+class Hidden(nn.Module):
+    """A network not known to be one of ours, so that torch runs it, all rows at once."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.network(*inputs)
+
+
+def test_compiled_or_not_each_row_is_told_its_own_context_and_condition(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(conditional, "CompiledUNet", Rows)
+    torch.manual_seed(0)
+    diffusion, _ = model("velocity", torch.zeros(1))
+    network = TemporalUNet(C + K, C, UNET).eval()
+    for parameter in network.parameters():  # zeros and ones would hide mistakes
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    context = np.random.default_rng(1).normal(size=(3, K)).astype(np.float32)
+    x, found = torch.randn(3, H, C), []
+    for one in (network, Hidden(network)):
+        diffusion.network = one
+        predict = diffusion._predictor(context, np.array([0.9, 0.2, 0.9], np.float32))
+        found.append(predict(x, 7, (True, False)).detach())
+    rows = torch.cat([x, torch.from_numpy(context)[:, None].expand(3, H, K)], dim=-1)
+    expected = [
+        network(
+            rows[[row]], torch.tensor([7]), torch.tensor([y]), torch.tensor([kept])
+        ).detach()
+        for kept in (1.0, 0.0)
+        for row, y in enumerate((0.9, 0.2, 0.9))
+    ]
+    assert float((expected[0] - expected[3]).abs().max()) > 1e-2, "conditions tell nothing"
+    for predicted in found:
+        torch.testing.assert_close(predicted, torch.cat(expected), atol=1e-5, rtol=1e-4)
 
 
 def sample(

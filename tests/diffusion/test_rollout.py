@@ -63,7 +63,14 @@ def teacher() -> Iterator[Teacher]:
 
 def settings(rollout: str, **extra: object) -> GenerateConfig:
     return GenerateConfig.model_validate(
-        {"rollout": rollout, "sampler": FAST, "replan_every": 2, "box_margin": 5.0, **extra}
+        {
+            "rollout": rollout,
+            "sampler": FAST,
+            "target_return": 0.4,
+            "replan_every": 2,
+            "box_margin": 5.0,
+            **extra,
+        }
     )
 
 
@@ -174,7 +181,8 @@ def test_a_trajectory_is_the_same_in_any_company_order_and_number_of_slots(
 def test_the_teacher_in_its_environment_is_a_plain_loop_that_is_truly_rewarded(
     teacher: Teacher,
 ) -> None:
-    config = settings("dynamics", replan_every=3)
+    # Evaluation ends where the environment's limit is, not where generation does.
+    config = settings("dynamics", replan_every=3, max_steps=2)
     returns = evaluate_planner(teacher, config, seeds=2, episodes=3, seed=7, first=4, slots=2)
     assert returns.shape == (2, 3)
     acting = settings("environment", replan_every=3)
@@ -249,6 +257,59 @@ def test_an_episode_that_leaves_the_box_is_cut_there_and_truncated(
     both = generate(calm, settings("dynamics", max_disagreement=1.0), ids=[0], seed=0)
     assert both.ends.tolist() == [End.LEFT_BOX], "the box tells more than the doubt"
     assert both.trajectories.lengths.tolist() == [2]
+
+
+@dataclass(frozen=True)
+class Drift:
+    """A dynamics model under which one dimension moves on; its members disagree by where."""
+
+    by: float
+
+    def predict(self, states: Any, actions: Any) -> Any:
+        after = states + np.array([self.by, 0.0])
+        return Step(after, np.zeros(len(after)), states[:, 0] ** 2)
+
+
+@pytest.mark.parametrize(
+    ("by", "margin", "path"),
+    [
+        (0.25, 0.5, [0.25 * k for k in range(5)]),  # up to 0.5 + 0.5 · 1
+        (0.25, 0.0, [0.0, 0.25, 0.5]),
+        (-0.25, 0.25, [0.0, -0.25, -0.5, -0.75]),  # down to -0.5 - 0.25 · 1
+        (9.0, 0.5, [0.0, 1.0]),  # the first step is kept, inside the box
+        (-9.0, 0.5, [0.0, -1.0]),
+        (np.nan, 0.5, [0.0, 0.0]),
+    ],
+)
+def test_a_rollout_may_leave_the_datas_box_by_its_share_of_the_range(
+    teacher: Teacher, by: float, margin: float, path: list[float]
+) -> None:
+    drifting: Any = Drift(by)
+    boxed = replace(
+        teacher,
+        transition=drifting,
+        termination=replace(teacher.termination, network=None),
+        starts=np.zeros((1, 2), dtype=np.float32),
+        low=np.array([-0.5, -9.0], np.float32),
+        high=np.array([0.5, 9.0], np.float32),
+    )
+    made = generate(boxed, settings("dynamics", box_margin=margin), ids=[0], seed=0)
+    assert made.trajectories.observations[:, 0].tolist() == path
+    assert made.ends.tolist() == [End.LEFT_BOX]
+    assert made.disagreement.tolist() == [np.mean(np.square(path[:-1]))]
+
+
+def test_what_generation_takes_from_the_data_is_recorded_there() -> None:
+    data = world()
+    states = [data.episode(number)["observations"] for number in range(data.n_episodes)]
+    found = facts(data)
+    np.testing.assert_array_equal(found["starts"], [episode[0] for episode in states])
+    np.testing.assert_array_equal(found["low"], np.concatenate(states).min(axis=0))
+    np.testing.assert_array_equal(found["high"], np.concatenate(states).max(axis=0))
+    assert (found["max_steps"], found["environment"]) == (20, data.environment)
+    short = data.take([1, 2])  # 19 and 18 steps
+    assert facts(replace(short, environment=None))["max_steps"] == 19
+    assert facts(short)["max_steps"] == 20
 
 
 def test_a_constant_dimension_does_not_end_a_rollout(teacher: Teacher) -> None:
