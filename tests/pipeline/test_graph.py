@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from pydantic import BaseModel
 
 from pipeline.tiny import tiny_config
-from tskd_ray.config.schema import AWRConfig, Config
+from tskd_ray.config.schema import DIFFUSER_SETTINGS, AWRConfig, Config
 from tskd_ray.errors import ConfigError
 from tskd_ray.pipeline import graph
 from tskd_ray.pipeline.graph import TEACHER, build_graph, needed
@@ -91,6 +93,121 @@ def test_settings_of_weighted_cloning_belong_to_its_students_alone(tmp_path: Pat
         ]
     }
     assert len(digests) == 2
+
+
+STUDENTS = "students-recorded students-filtered students-tskd"
+SCORES = "scores-recorded scores-filtered scores-tskd"
+READ_BY = {
+    "teacher.trajectory": "ddr1",
+    "teacher.reward": "ddr2",
+    "teacher.diffuse_rewards": "ddr1",
+    "teacher.discount": "ddr1 ddr2 value-1 value-2",
+    **dict.fromkeys(
+        (f"teacher.{name}" for name in DIFFUSER_SETTINGS if name != "discount"), "ddr1 ddr2"
+    ),
+    "teacher.reward_sampler": "stitch-1 stitch-2",
+    "teacher.inverse_dynamics": "inverse-dynamics",
+    "teacher.transition": "transition termination",
+    "generate": "generate-1 generate-2",
+    "generate.sampler": "generate-1 generate-2 scores-planner",
+    "generate.target_return": "generate-1 generate-2 scores-planner",
+    "generate.replan_every": "generate-1 generate-2 scores-planner",
+    "generate.warm_steps": "generate-1 generate-2 scores-planner",
+    "stitch.radius": "hops-1 hops-2",
+    "stitch.metric": "hops-1 hops-2",
+    "stitch.candidate": "hops-1 hops-2",
+    "stitch.decide": "hops-1 hops-2",
+    "stitch.acceptance": "stitch-1 stitch-2",
+    "stitch.improvement": "stitch-1 stitch-2",
+    "stitch.on_cycle": "stitch-1 stitch-2",
+    "stitch.members": "dynamics",
+    "stitch.best_members": "dynamics",
+    "stitch.dynamics": "dynamics",
+    "stitch.value": "value-1 value-2",
+    "select": "select students-filtered",
+    "distill.seeds": f"{STUDENTS} scores-planner",
+    "distill.first_seed": STUDENTS,
+    "distill.hidden": STUDENTS,
+    "distill.fit": STUDENTS,
+    "evaluate.episodes": f"{SCORES} scores-planner",
+    "evaluate.first_episode": f"{SCORES} scores-planner",
+    "evaluate.checkpoints": STUDENTS,
+}
+"""The nodes that read a setting, or those of its section, themselves."""
+
+NOT_READ = (
+    # where and how, with tests of their own above and below; how results are shown
+    "name", "seed", "storage", "compute", "data", "evaluate.film",
+    # which nodes there are, and what they read
+    "teacher.label", "generate.method", "stitch.epochs", "stitch.method", "stitch.action",
+    "stitch.reward", "stitch.value_on", "select.by", "distill.method", "evaluate.offline",
+    # of models, methods and extensions that this run leaves out
+    "teacher.advantage", "generate.settings", "stitch.settings", "stitch.reward_settings",
+    "stitch.action_fit", "stitch.reward_fit", "select.settings", "distill.settings",
+    "distill.awr", "distill.td3bc", "distill.iql", "distill.cql", "distill.dt",
+    # searches find the same
+    "stitch.search", "stitch.index_gib",
+)  # fmt: skip
+
+
+OTHER: dict[str, Any] = {
+    "teacher.return_scale": 2.0,
+    "generate.warm_steps": 2,
+    "generate.max_steps": 9,
+    "generate.max_disagreement": 1.5,
+    "select.slack": "30%",
+    "select.best": "30%",
+}
+"""Values of settings whose type does not tell another one."""
+
+
+def others(section: BaseModel, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting that is read, and a value that it does not have, be it a senseless one."""
+    for name, field in type(section).model_fields.items():
+        value, here = getattr(section, name), f"{path}{name}"
+        if longest(here, NOT_READ):
+            continue
+        if isinstance(value, BaseModel):
+            yield from others(value, f"{here}.")
+        elif isinstance(value, bool):
+            yield here, not value
+        elif isinstance(value, int | float):
+            yield here, value + 1
+        elif isinstance(value, tuple):
+            yield here, (*value, 3)
+        elif here in OTHER:
+            yield here, OTHER[here]
+        else:
+            yield here, next(one for one in get_args(field.annotation) if one != value)
+
+
+def with_setting(section: BaseModel, path: str, value: Any) -> Any:
+    name, _, rest = path.partition(".")
+    inner = with_setting(getattr(section, name), rest, value) if rest else value
+    return section.model_copy(update={name: inner})
+
+
+def longest(path: str, among: Iterable[str]) -> str | None:
+    """Of the names those that are the path's, or a section's of it, the longest."""
+    own = [name for name in among if path == name or path.startswith(f"{name}.")]
+    return max(own, key=len, default=None)
+
+
+def test_each_setting_is_in_the_keys_of_the_stages_that_read_it_and_of_no_other(
+    tmp_path: Path,
+) -> None:
+    config, seen = tiny_config(tmp_path), set[str]()
+    before = build_graph(config, DATA, ("planner",))
+    for path, value in others(config):
+        name = longest(path, READ_BY)
+        assert name, f"which stages read {path}?"
+        seen.add(name)
+        after = build_graph(with_setting(config, path, value), DATA, ("planner",))
+        assert after.keys() == before.keys(), path
+        own = {node for node in before if after[node].config != before[node].config}
+        assert own == set(READ_BY[name].split()), path
+        assert all(after[node].key != before[node].key for node in own)
+    assert seen == READ_BY.keys()
 
 
 def test_more_epochs_share_the_earlier_ones(tmp_path: Path) -> None:
