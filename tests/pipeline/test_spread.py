@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.diffusion.rollout import End
 from tskd_ray.distributed.generate import Shard
 from tskd_ray.errors import DataError
+from tskd_ray.models.arithmetic import Arithmetic
 from tskd_ray.pipeline import spread
 from tskd_ray.pipeline.artifacts import ArtifactStore, artifact_key
 from tskd_ray.pipeline.recorded import data_key, record_data
@@ -33,6 +36,58 @@ def test_generated_episodes_have_ids_that_no_recorded_step_comes_from(tmp_path: 
     source = np.where(np.arange(recorded.n_steps) == 3, 80, recorded.source_episode)
     augmented = replace(recorded, source_episode=source)
     assert [_first_id(augmented, config, epoch) for epoch in (1, 2)] == [81, 85]
+
+
+def test_a_shard_is_of_its_numbers_its_epoch_and_the_runs_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(tmp_path, seed=7)
+    compute = config.compute.model_copy(update={"slots": 3})
+    config = config.model_copy(update={"compute": compute})
+    recorded = toy_trajectories(5)
+    store = ArtifactStore(config.storage)
+    data = data_key(recorded)
+    record_data(store, data, recorded)
+    asked: dict[str, Any] = {}
+
+    def load(folders: Any, recorded: Trajectories, *arguments: Any) -> str:
+        asked.update(folders=folders, recorded=recorded.n_episodes, arguments=arguments)
+        return "teacher"
+
+    def generate(*arguments: Any, **options: Any) -> Any:
+        asked.update(options, generating=arguments)
+        return SimpleNamespace(
+            trajectories=recorded, ends=np.array([1]), disagreement=np.array([0.5])
+        )
+
+    monkeypatch.setattr("tskd_ray.diffusion.teacher.Teacher.load", load)
+    monkeypatch.setattr("tskd_ray.diffusion.rollout.generate", generate)
+    worker = spread.GenerationWorker(store, {"data": data}, config, epoch=2)
+    made = worker.process(Shard(id=1, payload={"start": 3, "stop": 5}, items=2))
+    assert asked.pop("folders").keys() == {"data"}
+    assert asked.pop("arguments") == ("cpu", Arithmetic.of(compute))
+    assert asked == {
+        "recorded": 5,
+        "generating": ("teacher", config.generate),
+        "ids": range(3, 5),
+        "seed": 7,
+        "epoch": 2,
+        "first_id": 9,  # after five recorded ones and the four of the first epoch
+        "slots": 3,
+    }
+    assert made["episode_id"].tolist() == recorded.episode_id.tolist()
+    assert (made["ends"].tolist(), made["disagreement"].tolist()) == ([1], [0.5])
+    vitals: list[Any] = []
+
+    def errors(*arguments: Any) -> dict[str, float]:
+        vitals.extend(arguments)
+        return {"first_step_error": 0.1}
+
+    monkeypatch.setattr("tskd_ray.diffusion.vitals.plan_errors", errors)
+    found, _ = spread.plan_vitals(store=store, config=config, inputs={"data": data})
+    assert found == {"first_step_error": 0.1}
+    assert (vitals[0], vitals[1].n_episodes) == ("teacher", 5)
+    assert vitals[2:] == [config.generate, 7]
 
 
 class Worker:
