@@ -13,6 +13,8 @@ from toy_world import toy_trajectories
 from tskd_ray.config.schema import FitConfig
 from tskd_ray.data.arrays import save_arrays
 from tskd_ray.data.trajectories import Trajectories
+from tskd_ray.diffusion.ddr import RewardDiffuser, TrajectoryDiffuser
+from tskd_ray.models.arithmetic import Arithmetic
 from tskd_ray.models.cross_fit_value import CrossFitValue
 from tskd_ray.pipeline import diffusers
 from tskd_ray.pipeline.stages import Work
@@ -87,3 +89,42 @@ def test_without_advantages_the_teacher_is_left_to_label_by_returns(
 ) -> None:
     save_arrays(toy_trajectories(3), tmp_path / "data")
     assert handed_over(tmp_path, monkeypatch, data=tmp_path / "data") is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "made"), [("ddr1", TrajectoryDiffuser), ("ddr2", RewardDiffuser)]
+)
+def test_what_a_diffuser_is_fitted_with_is_what_the_stage_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, made: Any
+) -> None:
+    config, data = tiny_config(tmp_path, seed=7), toy_trajectories(3)
+    compute = config.compute.model_copy(update={"precision": "bfloat16"})
+    given: dict[str, Any] = {}
+
+    def fit(self: Any, *arguments: Any, **options: Any) -> list[tuple[int, float]]:
+        given.update(options, arguments=arguments, made=type(self), teacher=self.config)
+        return [(1, 0.5)]
+
+    monkeypatch.setattr(made, "fit", fit)
+    conditions = np.linspace(0, 1, data.n_steps)
+    diffuser, curve = diffusers.fit_diffuser(
+        kind=kind,
+        config=config.model_copy(update={"compute": compute}),
+        recorded=data,
+        resume=tmp_path,
+        device="cpu",
+        conditions=conditions,
+    )
+    assert isinstance(diffuser, made)
+    assert curve == [(1, 0.5)]
+    assert given.pop("arguments") == (data, 7)
+    assert given.pop("teacher") == config.teacher
+    assert given.pop("conditions") is conditions, "else it would learn returns"
+    del given["progress"]
+    assert given == {
+        "made": made,
+        "device": "cpu",
+        "arithmetic": Arithmetic.of(compute),
+        "resume": tmp_path,
+        "ranks": None,
+    }

@@ -46,6 +46,33 @@ def test_every_node_comes_after_its_inputs(tmp_path: Path) -> None:
         seen.add(node.name)
 
 
+def test_each_node_reads_what_the_algorithm_gives_it(tmp_path: Path) -> None:
+    nodes = build_graph(tiny_config(tmp_path), DATA)
+    read = {name: " ".join(node.inputs) for name, node in nodes.items()}
+    learned = ("ddr1", "ddr2", "inverse-dynamics", "transition", "termination", "dynamics")
+    recorded = ("students-recorded", "students-filtered")
+    rows = ("recorded", "filtered", "tskd")
+    assert read == {
+        "data": "",
+        **dict.fromkeys((*learned, *recorded), "data"),  # nothing that was generated
+        **dict.fromkeys(("generate-1", "generate-2"), " ".join(("data", *TEACHER))),
+        "value-1": "data generate-1",
+        "hops-1": "data generate-1 value-1 dynamics",
+        "stitch-1": "data generate-1 hops-1 inverse-dynamics ddr2",
+        "value-2": "stitch-1 generate-2",
+        "hops-2": "stitch-1 generate-2 value-2 dynamics",
+        "stitch-2": "stitch-1 generate-2 hops-2 inverse-dynamics ddr2",
+        "select": "stitch-2",
+        "students-tskd": "select",
+        **{
+            f"{what}-{row}": f"students-{row} data"
+            for what in ("scores", "offline")
+            for row in rows
+        },
+        "fidelity": "data generate-1",
+    }
+
+
 def test_what_some_nodes_need_is_all_that_they_read_and_nothing_else(tmp_path: Path) -> None:
     nodes = build_graph(tiny_config(tmp_path), DATA)
     names = [node.name for node in needed(nodes, ["generate-1", "scores-recorded"])]

@@ -96,13 +96,16 @@ class Worker:
     recorded: Trajectories
     ends: tuple[End, ...]
 
-    def __init__(self, *_: object) -> None:
+    def __init__(self, *given: Any) -> None:
         self.made = toy_trajectories(4, seed=3)
+        *_, config, self.epoch = given
+        self.first = self.recorded.n_episodes + 4 * (self.epoch - 1)
+        assert config.generate.trajectories == 4
 
     def process(self, shard: Shard) -> dict[str, np.ndarray]:
         number = shard.payload["start"]
         one = self.made.take([number])
-        one = replace(one, episode_id=one.episode_id + self.recorded.n_episodes)
+        one = replace(one, episode_id=one.episode_id + self.first)
         return {
             **{name: getattr(one, name) for name in spread._COLUMNS},
             "ends": np.array([self.ends[number]], dtype=np.int8),
@@ -140,7 +143,7 @@ def test_where_steps_cost_episodes_that_were_cut_are_dropped(
     key = artifact_key("generate", code_version="1", config={}, inputs={"data": data}, seed=0)
 
     def generated() -> None:
-        run_generation(store, key, {"data": data}, config, 1, silent, {})
+        run_generation(store, key, {"data": data}, config, 2, silent, {})
 
     if not kept:
         with pytest.raises(DataError, match=r"one must be left\. All 4 left the data's box"):
@@ -151,7 +154,7 @@ def test_where_steps_cost_episodes_that_were_cut_are_dropped(
     assert artifact is not None
     folder = store.fetch(artifact)
     made = load_arrays(folder)
-    assert made.episode_id.tolist() == [recorded.n_episodes + number for number in kept]
+    assert made.episode_id.tolist() == [recorded.n_episodes + 4 + number for number in kept]
     assert np.load(folder / "ends.npy").tolist() == [ends[number] for number in kept]
     assert np.load(folder / "disagreement.npy").tolist() == kept
     vitals = json.loads((folder / "vitals.json").read_text())

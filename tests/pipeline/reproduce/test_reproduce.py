@@ -170,6 +170,11 @@ def test_the_first_seed_of_everything_comes_first(storage: Path) -> None:
         seeds=2,
     )
     assert [cell.seed for cell in cells] == [0] * 4 + [1] * 4
+    assert [cell.config.seed for cell in cells] == [0] * 4 + [1] * 4
+    assert [cell.row.id for cell in cells] == [row.id for row in SMALL.rows] * 2
+    slack = {"impossible": 0.0}
+    assert all(cell.config.select.slack == slack.get(cell.row.id, "75%") for cell in cells)
+    assert {cell.config.data.source for cell in cells} == {tiny_config(storage).data.source}
     assert len({cell.config.name for cell in cells}) == len(cells)
     assert all(cell.config.distill.seeds == 3 for cell in cells)
 
