@@ -85,6 +85,37 @@ def test_ddpm_with_all_steps_is_the_published_update() -> None:
     torch.testing.assert_close(ours, x, rtol=1e-5, atol=1e-5)
 
 
+def test_the_multistep_solver_is_the_published_one() -> None:
+    visited = sampling_steps(200, 6)  # unevenly spaced, also in log(signal / noise)
+    denoise: Callable[[Tensor, int], Tensor] = lambda x, i: torch.sin(2 * x + 0.01 * i)  # noqa: E731
+    start = torch.randn(4, 2, 1, generator=torch.Generator().manual_seed(3)).double()
+
+    def levels(i: int) -> tuple[float, float, float]:
+        alpha, sigma = math.sqrt(ALPHA_BAR[i]), math.sqrt(1 - ALPHA_BAR[i])
+        return alpha, sigma, math.log(alpha / sigma)
+
+    x, answers, widths = start, list[Tensor](), list[float]()
+    for i, j in pairwise(visited):
+        (_, sigma_i, lambda_i), (alpha, sigma, lambda_j) = levels(i), levels(j)
+        answers.append(denoise(x, i))
+        widths.append(lambda_j - lambda_i)
+        direction = answers[-1]
+        if len(answers) > 1:
+            r = widths[-2] / widths[-1]
+            direction = (1 + 1 / (2 * r)) * answers[-1] - 1 / (2 * r) * answers[-2]
+        x = sigma / sigma_i * x - alpha * (math.exp(-widths[-1]) - 1) * direction
+    ours = SAMPLERS["dpmpp_2m"](
+        start,
+        denoise,
+        ALPHA_BAR,
+        visited,
+        noise=lambda: torch.zeros(0),
+        clamp=lambda x: x,
+        std=1.0,
+    )
+    torch.testing.assert_close(ours, denoise(x, visited[-1]), rtol=1e-9, atol=1e-9)
+
+
 def test_temperature_narrows_ancestral_samples() -> None:
     assert float(draw("ddpm", 200, std=0.5).std()) < 0.8 * STD
 
