@@ -19,7 +19,7 @@ from tskd_ray.data.environments import environment_spec
 from tskd_ray.data.trajectories import EnvironmentSpec
 from tskd_ray.evaluation.film import _play
 from tskd_ray.evaluation.simulate import evaluate
-from tskd_ray.pipeline.recorded import load_recorded
+from tskd_ray.pipeline.recorded import data_key, load_recorded
 from tskd_ray.types import FloatArray
 
 
@@ -77,3 +77,40 @@ def test_a_limit_of_the_data_or_of_gymnasium_is_left_alone(
     environment = load_recorded(config).environment
     assert environment is not None
     assert environment.max_episode_steps == kept
+
+
+def test_a_run_may_name_another_environment_than_the_data(
+    tmp_path: Path, endless: EnvironmentSpec
+) -> None:
+    write_parquet(replace(toy_trajectories(4), environment=None), tmp_path / "data")
+    data = {"source": str(tmp_path / "data"), "environment": endless.id}
+    environment = load_recorded(tiny_config(tmp_path, data=data)).environment
+    assert environment is not None
+    assert environment.id == endless.id
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        "observations", "actions", "rewards", "terminated", "truncated", "origin",
+        "source_episode", "source_step", "episode_id", "episode_origin",
+    ],
+)  # fmt: skip
+def test_data_that_differ_in_one_number_have_another_key(column: str) -> None:
+    data = toy_trajectories(4)
+    values = getattr(data, column)
+    edited = values.copy()
+    edited[-1] = ~edited[-1] if values.dtype == bool else edited[-1] + 1
+    other = replace(data, **{column: edited})
+    assert data_key(toy_trajectories(4)) == data_key(data)
+    assert data_key(other) != data_key(data)
+
+
+def test_data_cut_into_other_episodes_or_of_another_environment_have_another_key() -> None:
+    data = toy_trajectories(4, limit=9, wall=99.0)
+    offsets = data.offsets + np.array([0, 1, 0, 0, 0])
+    assert data_key(replace(data, offsets=offsets)) != data_key(data)
+    for changed in ({"max_episode_steps": 7}, {"kwargs": {"g": 1}}, {"id": "Toy-v1"}):
+        other = replace(data.environment or EnvironmentSpec(id=""), **changed)
+        assert data_key(replace(data, environment=other)) != data_key(data)
+    assert data_key(replace(data, environment=None)) != data_key(data)
