@@ -128,6 +128,7 @@ _ABLATIONS = (
     ),
     _change("cycle-cap", "on_cycle: cap (D21)", "stitch.on_cycle=cap"),
     _change("w-0", "w = 0", "generate.sampler.guidance=0.0"),
+    _change("w-1", "w = 1", "generate.sampler.guidance=1.0"),
     _change("w-1.6", "w = 1.6", "generate.sampler.guidance=1.6"),
     _change("w-2", "w = 2", "generate.sampler.guidance=2.0"),
     _change("neighbours-10", "ρ: 10 neighbours", "stitch.radius={neighbours: 10}"),
