@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 
 from pipeline.tiny import tiny_config
+from toy_world import toy_trajectories
+from tskd_ray.data.arrays import save_arrays
+from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.pipeline import output
 from tskd_ray.report.data import Metrics, PlotData, StageCost, load_report_data
 
@@ -107,3 +110,25 @@ def test_the_record_is_written_after_what_it_belongs_to_and_whole(
     there = finish(other("scores-tskd"), kill_in="plots")
     assert there == {*RECORDS, *OUTPUTS}, "no report, and no half-written file"
     assert load_report_data(tmp_path / "runs" / "mine").run == before
+
+
+def test_the_dataset_is_that_of_the_last_epoch_else_all_trajectories(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded, written = toy_trajectories(3), list[list[int]]()
+
+    def write(data: Trajectories, folder: Path, **_: Any) -> None:
+        written.append(data.episode_id.tolist())
+        folder.mkdir()
+
+    monkeypatch.setattr(output, "write_minari", write)
+    folders: dict[str, Path] = {}
+    for number, name in enumerate(("generate-1", "stitch-2", "stitch-10", "stitch-9"), start=1):
+        folders[name] = tmp_path / name
+        data = toy_trajectories(2)
+        save_arrays(replace(data, episode_id=data.episode_id + 10 * number), folders[name])
+    config = tiny_config(tmp_path)
+    output._write_dataset(config, recorded, folders, tmp_path)
+    only = {"generate-1": folders["generate-1"]}
+    output._write_dataset(config, recorded, only, tmp_path)
+    assert written == [[30, 31], [0, 1, 2, 10, 11]]

@@ -273,6 +273,11 @@ def test_scores_are_of_checkpoint_seed_and_episode_in_this_order(
     ]
 
 
+def test_who_is_shown_exported_and_filmed_is_the_final_first_student(tmp_path: Path) -> None:
+    (tmp_path / "students.json").write_text(json.dumps({"steps": [20, 40], "seeds": 3}))
+    assert stages.first_student(tmp_path) == tmp_path / "step-40" / "seed-0"
+
+
 def test_only_final_students_are_estimated_offline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
