@@ -59,6 +59,17 @@ def test_residual_history_is_whitened_too() -> None:
     np.testing.assert_allclose(rows[:, :2].std(axis=0), 1.0, atol=0.1)
 
 
+def test_beyond_the_longest_episode_the_farthest_known_move_is_the_best_guess() -> None:
+    data = drifting()
+    longest = int(data.lengths.max())
+    codec = ResidualCodec(longest + 5, CONTEXT, 2).fit(data, np.random.default_rng(0))
+    known = longest + CONTEXT - 1
+    assert np.abs(codec.mean_[known]).min() > longest / 2, "they drift"
+    for table in (codec.mean_, codec.std_):
+        assert (table[known] != table[known - 1]).all()
+        np.testing.assert_array_equal(table[known:], np.tile(table[known], (5, 1)))
+
+
 def test_what_is_acted_on_first_weighs_most() -> None:
     weights = ResidualCodec(HORIZON, CONTEXT, 2).row_weights(9, np.array([0, 2]))
     np.testing.assert_allclose(weights[0, [0, 4, 8]], [5, 1 + 4 / np.e, 1 + 4 / np.e**2])

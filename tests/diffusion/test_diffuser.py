@@ -14,6 +14,7 @@ from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.data.windows import Windows
 from tskd_ray.diffusion.conditional import ConditionalDiffusion
 from tskd_ray.diffusion.ddr import RewardDiffuser, TrajectoryDiffuser
+from tskd_ray.diffusion.plan import Start
 
 FAST = SamplerConfig(name="ddim", steps=4, guidance=1.5)
 SETTINGS: dict[str, Any] = {
@@ -138,3 +139,59 @@ def test_a_plan_is_asked_for_with_its_target_its_anchor_and_its_noise(
         np.testing.assert_allclose(plan.states[0, 2 + offset], expected, atol=0.1)
     expected = data.rewards.mean() + data.rewards.std()
     np.testing.assert_allclose(plan.rewards, expected, atol=1e-4)
+
+
+def test_a_plan_may_begin_from_the_one_before_put_where_the_state_now_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = drifting()
+    planner = TrajectoryDiffuser(teacher_config(context=3), 2)
+    planner.fit_codec(data, 0)
+    guesses: list[Any] = []
+
+    def sample(self: ConditionalDiffusion, **given: Any) -> np.ndarray:
+        guesses.append(given["guess"])
+        return given["known"]
+
+    monkeypatch.setattr(ConditionalDiffusion, "sample", sample)
+    history, length = data.observations[[[4, 5, 6], [7, 8, 8]]], np.array([3, 2])
+    rng = np.random.default_rng(2)
+    states = rng.normal(size=(2, planner.settings.horizon, 2)).astype(np.float32)
+    start = Start(states=states.copy(), rewards=states[..., 0] + 1, steps=3)
+    rngs = [np.random.default_rng(row) for row in range(2)]
+    planner.plan(history, length, target_return=1.0, sampler=FAST, rngs=rngs, start=start)
+    (guess,) = guesses
+    assert guess.steps == 3
+    now = data.observations[[6, 8]]
+    expected = states.copy()
+    expected[[0, 1], length - 1] = now
+    decoded = planner.codec.decode_states(guess.rows[..., :2], length - 1, now)
+    np.testing.assert_allclose(decoded, expected, atol=1e-4)
+    rewards = planner.codec.decode_rewards(guess.rows[..., 2])
+    np.testing.assert_allclose(rewards, states[..., 0] + 1, atol=1e-4)
+    np.testing.assert_array_equal(start.states, states)
+
+
+def test_a_hops_reward_is_drawn_by_the_seed_and_the_pair_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = drifting()
+    pricer = RewardDiffuser(teacher_config(), 2)
+    pricer.fit_codec(data, 0)
+
+    def sample(self: ConditionalDiffusion, **given: Any) -> np.ndarray:
+        rows = given["known"].copy()
+        rows[:, 0, -1] = [rng.normal() for rng in given["rngs"]]
+        return rows
+
+    monkeypatch.setattr(ConditionalDiffusion, "sample", sample)
+    s, s2 = data.observations[[1, 2, 1, 1]], data.observations[[2, 3, 2, 3]]
+
+    def priced(states: np.ndarray, next_states: np.ndarray, seed: int) -> list[float]:
+        return pricer.reward(states, next_states, sampler=FAST, seed=seed).tolist()
+
+    first, second, again, other = priced(s, s2, 0)
+    assert first == again
+    assert len({first, second, other}) == 3
+    assert priced(s[::-1], s2[::-1], 0) == [other, again, second, first]
+    assert not {first, second, other} & set(priced(s, s2, 1))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -88,6 +89,31 @@ def test_replayed_actions_earn_what_was_recorded(recorded: Trajectories) -> None
     np.testing.assert_allclose(earned, recorded.returns[[2, 0]], rtol=1e-5)
     dreamt = replace(recorded, rewards=recorded.rewards + 5.0)
     np.testing.assert_allclose(replay_returns(dreamt, HOPPER, np.array([2, 0])), earned)
+
+
+def test_a_replay_ends_where_the_task_does() -> None:
+    simulator: Any = gym.make(HOPPER.id).unwrapped
+    actions = np.random.default_rng(1).uniform(-1, 1, size=(120, 3)).astype(np.float32)
+    state = simulator.reset(seed=0)[0]
+    simulator.set_state(np.concatenate([[0.0], state[:5]]), state[5:])
+    rewards, ended = list[float](), False
+    while not ended:
+        _, reward, ended, *_ = simulator.step(actions[len(rewards)])
+        rewards.append(float(reward))
+    simulator.close()
+    assert len(rewards) < 100, "it falls"
+    claimed = Trajectories.from_episodes(
+        [
+            {
+                "observations": np.tile(state, (121, 1)),
+                "actions": actions,
+                "rewards": np.ones(120),
+                "terminated": False,
+            }
+        ]
+    )
+    earned = replay_returns(claimed, HOPPER, np.array([0]))
+    np.testing.assert_allclose(earned, [sum(rewards)], rtol=1e-6)
 
 
 def test_an_environment_without_settable_state_is_refused(recorded: Trajectories) -> None:
