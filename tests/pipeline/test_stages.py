@@ -216,6 +216,34 @@ def test_students_learn_from_the_data_of_their_row(
     assert (given["checkpoints"], given["resume"]) == (3, tmp_path / "scratch")
 
 
+def test_each_student_lies_where_its_checkpoint_and_its_number_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @dataclass
+    class Named:
+        name: str
+
+        def save(self, folder: Path) -> None:
+            folder.mkdir(parents=True)
+            (folder / "name").write_text(self.name)
+
+    policies = tuple(tuple(Named(f"{step} {seed}") for seed in "abc") for step in (20, 40))
+    made = distill.Students(steps=(20, 40), policies=policies)
+    monkeypatch.setattr(distill, "distill", lambda *_, **__: {"student": made})
+    distillation = DistillConfig(seeds=3, first_seed=7)
+    settings = config(tmp_path).model_copy(update={"distill": distillation})
+    data = numbered(6, 0)
+    one = work("students-tskd", tmp_path, settings, {"select": data})
+    stages.train_students(one)
+    for step in (20, 40):
+        for number, seed in enumerate("abc"):
+            place = one.out / f"step-{step}" / f"seed-{number}" / "name"
+            assert place.read_text() == f"{step} {seed}"
+    told = json.loads((one.out / "students.json").read_text())
+    expected = {"steps": [20, 40], "seeds": 3, "episodes": 6, "transitions": data.n_steps}
+    assert told == expected
+
+
 def test_what_selection_keeps_is_what_the_student_gets(tmp_path: Path) -> None:
     data = numbered(6, 0)
     slack = float(np.sort(data.returns)[-1] - np.sort(data.returns)[-3])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,9 +12,12 @@ import pytest
 from pipeline.tiny import tiny_config
 from tskd_ray.cli import exit_code
 from tskd_ray.config.load import config_to_yaml, load_config
+from tskd_ray.data.tasks import TaskData
 from tskd_ray.errors import InputError, ResourceError, StorageError
 from tskd_ray.pipeline.artifacts import ArtifactStore
 from tskd_ray.pipeline.collect import collect
+from tskd_ray.pipeline.graph import build_graph, needed
+from tskd_ray.pipeline.manifest import ArtifactKey, artifact_key
 from tskd_ray.pipeline.reproduce import experiments
 from tskd_ray.pipeline.reproduce import reproduce as module
 from tskd_ray.pipeline.reproduce.cells import PlannedCell, fitting_preset
@@ -37,6 +41,8 @@ SMALL = Experiment(
     about="",
 )
 TASK = "hopper-medium-replay"
+TASK_SOURCE = f"builtin:{TASK}"
+DATA = artifact_key("data", code_version="1", config={}, inputs={"content": "0"}, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -209,12 +215,64 @@ def test_a_task_has_the_preset_that_was_found_for_it() -> None:
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_row_of_every_experiment_is_a_valid_configuration(name: str) -> None:
+def test_every_row_of_every_experiment_is_a_valid_configuration_and_no_other_row(
+    name: str,
+) -> None:
     base = load_config("small")
     rows = EXPERIMENTS[name].rows
     assert len({row.id for row in rows}) == len(rows)
+    told: dict[ArtifactKey, str] = {}
     for row in rows:
-        load_config("small", list(row.changes(base)))
+        config = load_config("small", list(row.changes(base)))
+        if config.distill.method not in ("bc", "awr"):
+            continue  # needs packages to have a graph
+        key = build_graph(config, DATA, row.extras)[row.target].key
+        assert told.setdefault(key, row.id) == row.id, f"{row.id} tells what {told[key]} does"
+
+
+TEACHER_OF_PLANS = "ddr1 inverse-dynamics transition termination"
+STITCHED = "dynamics value hops stitch select students scores"
+
+
+@pytest.mark.parametrize(
+    ("row", "stages"),
+    [
+        (BC, "students scores"),
+        (experiments.SELECTED, "students scores"),
+        (experiments._best(5), "students scores"),
+        (experiments.MBTS, f"action-vae reward-wgan {STITCHED}"),
+        (experiments.STITCHING, f"inverse-dynamics ddr2 {STITCHED}"),
+        (experiments.DDR_BC, f"{TEACHER_OF_PLANS} generate select students scores"),
+        (TSKD, f"{TEACHER_OF_PLANS} ddr2 generate {STITCHED}"),
+        (PLANNER, f"{TEACHER_OF_PLANS} planner"),
+    ],
+    ids=lambda value: getattr(value, "id", ""),
+)
+def test_a_row_rests_on_what_its_title_says_and_nothing_else(
+    row: ExperimentRow, stages: str
+) -> None:
+    base = load_config("small")
+    config = load_config("small", list(row.changes(base)))
+    graph = build_graph(config, DATA, row.extras)
+    used = {node.stage for node in needed(graph, [row.target])}
+    assert used == {"data", *stages.split()}
+    if row is experiments.DDR_BC:  # as many as all epochs of TSKD have together
+        assert config.generate.trajectories == base.generate.trajectories * base.stitch.epochs
+
+
+def test_an_experiment_is_on_the_papers_tasks_where_there_are_data_for_them() -> None:
+    names = ("hopper-medium", "walker2d-medium")
+    tasks = [TaskData(name=name, source=TASK_SOURCE, environment=None) for name in names]
+
+    def planned(shown: tuple[str, ...], *asked: str) -> list[str]:
+        experiment = replace(SMALL, rows=(BC,), tasks=shown)
+        wanted = Request(experiments=("table1",), tasks=asked, preset="quickstart")
+        return [cell.task.name for cell in module._plan(experiment, tasks, wanted)]
+
+    assert planned(("walker2d-medium", "hopper-medium-expert")) == ["walker2d-medium"]
+    assert planned(("hopper-medium-expert",)) == list(names), "where there are none, on all"
+    assert planned(()) == list(names)
+    assert planned(("walker2d-medium",), *names) == list(names), "what is named is done"
 
 
 @pytest.mark.parametrize(
