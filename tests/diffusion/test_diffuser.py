@@ -25,6 +25,24 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+@pytest.mark.parametrize("parameterization", ["absolute", "residual"])
+def test_each_diffuser_is_of_its_own_section_and_predicts_what_its_rows_ask_for(
+    parameterization: str,
+) -> None:
+    config = teacher_config(parameterization)
+    other = config.reward.model_copy(update={"horizon": 2, "diffusion_steps": 9})
+    config = config.model_copy(update={"reward": other})
+    planner, pricer = TrajectoryDiffuser(config, 2), RewardDiffuser(config, 2)
+    for diffuser, section, channels in ((planner, config.trajectory, 3), (pricer, other, 5)):
+        diffuser.fit_codec(world(), 0)
+        model = diffuser.model
+        assert diffuser.settings == section
+        assert (len(model.alpha_bar), model.channels) == (section.diffusion_steps, channels)
+        absolute = parameterization == "absolute"
+        assert model.prediction == ("noise" if absolute else "velocity")
+        assert model.clip.tolist() == [1.0 if absolute else 5.0] * channels
+
+
 def plain_labels(data: Trajectories) -> list[float]:
     """By the definition (D4, D5), one step after the other."""
     labels = list[float]()
