@@ -123,6 +123,36 @@ def test_rows_of_training_are_the_states_and_rewards_of_their_windows(
             np.testing.assert_allclose(found.context[row], told, atol=1e-4)
 
 
+@pytest.mark.parametrize("parameterization", ["absolute", "residual"])
+def test_what_is_known_or_past_the_end_carries_no_loss_and_what_is_near_carries_most(
+    parameterization: str,
+) -> None:
+    data = drifting()
+    config = teacher_config(parameterization, context=3)
+    numbers = [(e, t) for e in range(data.n_episodes) for t in range(int(data.lengths[e]))]
+    for diffuser in (TrajectoryDiffuser(config, 2), RewardDiffuser(config, 2)):
+        diffuser.fit_codec(data, 0)
+        horizon = diffuser.settings.horizon
+        windows, steps = Windows(data, horizon + 1), np.arange(data.n_steps)
+        ones = np.ones(data.n_steps, np.float32)
+        found = diffuser._example(windows, steps, ones, np.random.default_rng(0))
+        known = np.asarray(found.clamped)[..., 0].sum(axis=1)
+        prices = isinstance(diffuser, RewardDiffuser)
+        for row, (e, t) in enumerate(numbers):
+            left = int(data.lengths[e]) - t
+            last = known[row] - 1
+            assert last <= left, "a history that no episode has"
+            expected = np.zeros(found.weight.shape[1:])
+            for j in range(horizon):
+                near = (
+                    4 * np.exp(-max(j - last, 0) / 4) if parameterization == "residual" else 0
+                )
+                expected[j, -1] = (1 + near) * (j < left)
+                there = j < left if prices else j <= left
+                expected[j, :-1] = (1 + near) * (there and j > last)
+            np.testing.assert_allclose(found.weight[row], expected, rtol=1e-5)
+
+
 def test_a_plan_is_asked_for_with_its_target_its_anchor_and_its_noise(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
