@@ -199,6 +199,11 @@ def test_a_large_dataset_is_cut_to_whole_episodes(monkeypatch: pytest.MonkeyPatc
     own = {data.episode(n)["observations"].tobytes() for n in range(data.n_episodes)}
     assert all(some.episode(n)["observations"].tobytes() in own for n in range(some.n_episodes))
     assert RecordedNeighbours.build(data).trajectories.n_steps == some.n_steps
+    # Recordings often are in the order of training: the first ones would be the worst.
+    drawn = [RecordedNeighbours.build(data, seed).trajectories.episode_id for seed in range(5)]
+    assert len({tuple(numbers) for numbers in drawn}) == 5
+    assert max(int(numbers.max()) for numbers in drawn) > 30
+    assert all((np.diff(numbers) > 0).all() for numbers in drawn)
     monkeypatch.setattr(offline, "MAX_STEPS", 1)
     assert RecordedNeighbours.build(data).trajectories.n_episodes == 1
 
