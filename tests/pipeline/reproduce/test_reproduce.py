@@ -200,10 +200,13 @@ def test_students_that_clone_train_as_long_as_plain_cloning_the_others_longer() 
         row.id: load_config("quickstart", ["distill.fit.steps=2000", *row.changes(base)])
         for row in EXPERIMENTS["students"].rows
     }
-    for method, expected in (("awr", 2000), ("iql", 10_000)):
-        for row in (method, f"{method}-tskd", f"{method}-joined"):
+    rows = (("awr", "awr", 2000), ("best-steps", "awr", 2000), ("iql", "iql", 10_000))
+    for first, method, expected in rows:
+        for row in (first, f"{first}-tskd", f"{first}-joined"):
             distill = configs[row].distill
             assert (distill.method, distill.fit.steps) == (method, expected)
+            chosen = (0.1, 0.0) if first == "best-steps" else (1.0, base.distill.awr.scale)
+            assert (distill.awr.share, distill.awr.scale) == chosen
 
 
 def test_a_task_has_the_preset_that_was_found_for_it() -> None:
