@@ -11,6 +11,7 @@ import pytest
 from pipeline.tiny import tiny_config
 from tskd_ray.config.schema import SamplerConfig
 from tskd_ray.diffusion.ddr import RewardDiffuser
+from tskd_ray.models.arithmetic import Arithmetic
 from tskd_ray.models.reward_mlp import RewardMLP
 from tskd_ray.pipeline.hop_models import reward_model
 
@@ -22,11 +23,12 @@ class Asked:
 
     def __init__(self) -> None:
         self.folder: Any = None
+        self.computes: tuple[Any, ...] = ()
         self.question: tuple[Any, ...] = ()
         self.settings: dict[str, Any] = {}
 
-    def load(self, folder: Path, *_: Any) -> Asked:
-        self.folder = folder
+    def load(self, folder: Path, *more: Any) -> Asked:
+        self.folder, self.computes = folder, more
         return self
 
     def answer(self, *question: Any, **settings: Any) -> Any:
@@ -47,7 +49,8 @@ def test_a_hop_is_priced_from_where_it_leaves_to_where_it_lands(
     asked, config = Asked(), tiny_config(tmp_path, seed=5)
     sampler = SamplerConfig(name="ddpm", steps=6, guidance=0.3)  # not as generation has it
     teacher = config.teacher.model_copy(update={"reward_sampler": sampler})
-    config = config.model_copy(update={"teacher": teacher})
+    compute = config.compute.model_copy(update={"precision": "bfloat16"})
+    config = config.model_copy(update={"teacher": teacher, "compute": compute})
     monkeypatch.setattr(kind, "load", asked.load)
     folders = {node: tmp_path / node for node in ("ddr1", "ddr2", "reward-mlp", "reward-wgan")}
     rewards = reward_model(name, folders, config, acted)(S, S2)
@@ -56,5 +59,7 @@ def test_a_hop_is_priced_from_where_it_leaves_to_where_it_lands(
     expected = (S, S2) if name == "ddr2" else (S, S2 - 2 * S, S2)
     for got, want in zip(asked.question, expected, strict=True):
         np.testing.assert_array_equal(got, want)
+    # A small network computes as it is; a diffusion network as the run is configured.
+    assert asked.computes == (("cpu", Arithmetic.of(compute)) if name == "ddr2" else ())
     of_ddr2 = {"sampler": sampler, "seed": 5}
     assert asked.settings == (of_ddr2 if name == "ddr2" else {})

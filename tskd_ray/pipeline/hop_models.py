@@ -116,9 +116,11 @@ def price_hops(
 ) -> tuple[Float32Array, float]:
     """DDR-II's reward of each hop, and its CPU seconds; may be a task of `run_tasks`."""
     from tskd_ray.diffusion.ddr import RewardDiffuser
+    from tskd_ray.models.arithmetic import Arithmetic
 
     meter = Meter()
-    diffuser = RewardDiffuser.load(ddr2, config.compute.device)
+    compute = config.compute
+    diffuser = RewardDiffuser.load(ddr2, compute.device, Arithmetic.of(compute))
     sampler = config.teacher.reward_sampler
     rewards = diffuser.reward(states, next_states, sampler=sampler, seed=config.seed)
     return rewards, meter.own_seconds
