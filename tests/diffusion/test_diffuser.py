@@ -84,38 +84,48 @@ def test_each_window_is_trained_with_its_own_label_and_dropout_as_the_settings_s
     assert dropouts == [0.6] * 3
 
 
+def examples(parameterization: str, data: Trajectories, asked: np.ndarray) -> list[Any]:
+    """What DDR-I, then DDR-II, is trained on: itself, and the example of every step."""
+    config, found = teacher_config(parameterization, context=3), list[Any]()
+    for diffuser in (TrajectoryDiffuser(config, 2), RewardDiffuser(config, 2)):
+        diffuser.fit_codec(data, 0)
+        windows, steps = Windows(data, diffuser.settings.horizon + 1), np.arange(data.n_steps)
+        rng = np.random.default_rng(0)
+        found.append((diffuser, diffuser._example(windows, steps, asked, rng)))
+    return found
+
+
+def numbers(data: Trajectories) -> list[tuple[int, int]]:
+    """Episode and time of each step."""
+    return [(e, t) for e in range(data.n_episodes) for t in range(int(data.lengths[e]))]
+
+
 @pytest.mark.parametrize("parameterization", ["absolute", "residual"])
 def test_rows_of_training_are_the_states_and_rewards_of_their_windows(
     parameterization: str,
 ) -> None:
     data = drifting()
-    config = teacher_config(parameterization, context=3)
-    planner, pricer = TrajectoryDiffuser(config, 2), RewardDiffuser(config, 2)
     mean, std = data.observations.mean(axis=0), data.observations.std(axis=0)
-    numbers = [(e, t) for e in range(data.n_episodes) for t in range(int(data.lengths[e]))]
-    steps, horizon = np.arange(data.n_steps), planner.settings.horizon
-    for diffuser in (planner, pricer):
-        diffuser.fit_codec(data, 0)
-        windows = Windows(data, horizon + 1)
-        asked = np.linspace(0, 1, data.n_steps, dtype=np.float32)
-        found = diffuser._example(windows, steps, asked, np.random.default_rng(0))
+    asked = np.linspace(0, 1, data.n_steps, dtype=np.float32)
+    for diffuser, found in examples(parameterization, data, asked):
+        horizon, prices = diffuser.settings.horizon, isinstance(diffuser, RewardDiffuser)
         np.testing.assert_array_equal(found.condition, asked)
         held = np.asarray(found.clamped)[..., 0].sum(axis=1) - 1
-        anchor = held if diffuser is planner else np.zeros_like(held)
+        anchor = np.zeros_like(held) if prices else held
         known = data.observations[data.step_state + anchor]
         states = diffuser.codec.decode_states(found.rows[..., :2], anchor, known)
         rewards = diffuser.codec.decode_rewards(found.rows[..., -1])
         after = states
-        if diffuser is pricer:  # its rows hold the state after theirs, too
+        if prices:  # its rows hold the state after theirs, too
             padded = np.concatenate([found.rows[:, :1, :2], found.rows[..., 2:4]], axis=1)
             after = diffuser.codec.decode_states(padded, anchor, known)[:, 1:]
-        for row, (e, t) in enumerate(numbers):
+        for row, (e, t) in enumerate(numbers(data)):
             episode = data.episode(e)
             here = episode["observations"][t : t + horizon]
             np.testing.assert_allclose(states[row, : len(here)], here, atol=2e-3)
             paid = episode["rewards"][t : t + horizon]
             np.testing.assert_allclose(rewards[row, : len(paid)], paid, atol=2e-3)
-            if diffuser is pricer:
+            if prices:
                 then = episode["observations"][t + 1 : t + 1 + horizon]
                 np.testing.assert_allclose(after[row, : len(then)], then, atol=2e-3)
             told = (episode["observations"][t + anchor[row]] - mean) / std
@@ -128,17 +138,10 @@ def test_what_is_known_or_past_the_end_carries_no_loss_and_what_is_near_carries_
     parameterization: str,
 ) -> None:
     data = drifting()
-    config = teacher_config(parameterization, context=3)
-    numbers = [(e, t) for e in range(data.n_episodes) for t in range(int(data.lengths[e]))]
-    for diffuser in (TrajectoryDiffuser(config, 2), RewardDiffuser(config, 2)):
-        diffuser.fit_codec(data, 0)
-        horizon = diffuser.settings.horizon
-        windows, steps = Windows(data, horizon + 1), np.arange(data.n_steps)
-        ones = np.ones(data.n_steps, np.float32)
-        found = diffuser._example(windows, steps, ones, np.random.default_rng(0))
+    for diffuser, found in examples(parameterization, data, np.ones(data.n_steps, np.float32)):
+        horizon, prices = diffuser.settings.horizon, isinstance(diffuser, RewardDiffuser)
         known = np.asarray(found.clamped)[..., 0].sum(axis=1)
-        prices = isinstance(diffuser, RewardDiffuser)
-        for row, (e, t) in enumerate(numbers):
+        for row, (e, t) in enumerate(numbers(data)):
             left = int(data.lengths[e]) - t
             last = known[row] - 1
             assert last <= left, "a history that no episode has"

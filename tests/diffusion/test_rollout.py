@@ -224,6 +224,11 @@ def test_provenance_names_the_generated_episode(teacher: Teacher) -> None:
     assert made.episode(1)["source_step"].tolist() == list(range(int(made.lengths[1])))
 
 
+def endless(teacher: Teacher, **parts: Any) -> Teacher:
+    """The same with these parts, and no termination."""
+    return replace(teacher, termination=replace(teacher.termination, network=None), **parts)
+
+
 @dataclass(frozen=True)
 class Runaway:
     """A dynamics model that leaves any box, or turns not-a-number, at the third step."""
@@ -241,10 +246,9 @@ def test_an_episode_that_leaves_the_box_is_cut_there_and_truncated(
     teacher: Teacher, value: float
 ) -> None:
     nowhere: Any = Runaway(value)
-    calm = replace(
+    calm = endless(
         teacher,
         transition=nowhere,
-        termination=replace(teacher.termination, network=None),
         starts=np.zeros((1, 2), dtype=np.float32),
     )
     generated = generate(calm, settings("dynamics"), ids=[0], seed=0)
@@ -285,10 +289,9 @@ def test_a_rollout_may_leave_the_datas_box_by_its_share_of_the_range(
     teacher: Teacher, by: float, margin: float, path: list[float]
 ) -> None:
     drifting: Any = Drift(by)
-    boxed = replace(
+    boxed = endless(
         teacher,
         transition=drifting,
-        termination=replace(teacher.termination, network=None),
         starts=np.zeros((1, 2), dtype=np.float32),
         low=np.array([-0.5, -9.0], np.float32),
         high=np.array([0.5, 9.0], np.float32),
@@ -313,11 +316,10 @@ def test_what_generation_takes_from_the_data_is_recorded_there() -> None:
 
 
 def test_a_constant_dimension_does_not_end_a_rollout(teacher: Teacher) -> None:
-    still = replace(
+    still = endless(
         teacher,
         low=np.array([teacher.low[0], 0.3], np.float32),
         high=np.array([teacher.high[0], 0.3], np.float32),
-        termination=replace(teacher.termination, network=None),
     )
     generated = generate(still, settings("dynamics"), ids=range(3), seed=0)
     assert generated.ends.tolist() == [End.TIME_LIMIT] * 3
@@ -332,7 +334,7 @@ def test_disagreement_cuts_when_asked(teacher: Teacher) -> None:
 
 
 def test_max_steps_is_a_truncation(teacher: Teacher) -> None:
-    calm = replace(teacher, termination=replace(teacher.termination, network=None))
+    calm = endless(teacher)
     generated = generate(calm, settings("model", max_steps=7), ids=range(3), seed=0)
     assert generated.trajectories.lengths.tolist() == [7] * 3
     assert generated.trajectories.truncated.all()
