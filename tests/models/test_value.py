@@ -9,7 +9,7 @@ from toy_world import toy_trajectories
 from tskd_ray.config.schema import FitConfig
 from tskd_ray.data.trajectories import Trajectories
 from tskd_ray.models import fit as fit_module
-from tskd_ray.models.value import TwinValue, monte_carlo_returns
+from tskd_ray.models.value import TwinValue, correlation, monte_carlo_returns
 
 SHORT = FitConfig(steps=500, batch_size=32, learning_rate=2e-3, ema_decay=0.9)
 
@@ -122,3 +122,10 @@ def test_a_killed_training_resumes_to_the_same_bytes(
     assert min(seen) > 100
     s = np.random.default_rng(0).normal(size=(30, 2))
     assert resumed.predict(s).tobytes() == whole.predict(s).tobytes()
+
+
+def test_correlation_is_pearsons_and_none_where_nothing_varies() -> None:
+    a, b = np.random.default_rng(0).normal(size=(2, 40))
+    for one, other in ((a, b), (a, 3.0 - 2.0 * a + b)):
+        assert correlation(one, other) == pytest.approx(np.corrcoef(one, other)[0, 1])
+    assert correlation(a, np.full(40, 7.0)) == 0.0
